@@ -1,0 +1,86 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+
+/// How long a dispatcher waits before it tries a handler again: exponentially longer, with jitter.
+///
+/// By default the first wait is 500 milliseconds, each further one twice as long as the one before,
+/// up to a minute, and up to as much again is added at random so that handlers that failed together do
+/// not come back together. An error's own
+/// [`retry_after`](crate::HandlerError::retry_after) takes the place of the wait.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use inngest_failure::{Backoff, Dispatcher};
+///
+/// let builder = Dispatcher::builder()
+///     .backoff(Backoff::new().first(Duration::from_millis(50)).max(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    waits: ExponentialBuilder,
+}
+
+impl Backoff {
+    /// The default.
+    pub fn new() -> Self {
+        let waits = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(500))
+            .with_max_delay(Duration::from_secs(60))
+            .with_factor(2.0)
+            .without_max_times()
+            .with_jitter();
+        Self { waits }
+    }
+
+    /// How long to wait before the second attempt.
+    #[must_use]
+    pub fn first(mut self, wait: Duration) -> Self {
+        self.waits = self.waits.with_min_delay(wait);
+        self
+    }
+
+    /// How long to wait at most, before jitter is added.
+    #[must_use]
+    pub fn max(mut self, wait: Duration) -> Self {
+        self.waits = self.waits.with_max_delay(wait);
+        self
+    }
+
+    /// By how much each wait is longer than the one before; a factor below 1 is taken as 1.
+    #[must_use]
+    pub fn factor(mut self, factor: f32) -> Self {
+        self.waits = self.waits.with_factor(factor.max(1.0));
+        self
+    }
+
+    /// The waits before the second attempt, the third, and so on.
+    pub(super) fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+        self.waits.build()
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_the_maximum_with_jitter_on_top() {
+        let backoff = Backoff::new().first(Duration::from_secs(1)).max(Duration::from_secs(4));
+        let waits: Vec<f64> = backoff.waits().take(6).map(|wait| wait.as_secs_f64()).collect();
+        for (wait, base) in waits.iter().zip([1.0, 2.0, 4.0, 4.0, 4.0, 4.0]) {
+            assert!((base..=2.0 * base).contains(wait), "{waits:?}");
+        }
+        assert!(waits.iter().any(|wait| wait.fract() != 0.0), "no jitter: {waits:?}");
+    }
+}

@@ -1,0 +1,212 @@
+//! The dispatcher: one failure event through every handler that takes it.
+
+mod backoff;
+mod builder;
+mod panic;
+mod report;
+mod run;
+mod service;
+
+use std::{fmt, sync::Arc};
+
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use tracing::Instrument;
+
+pub use self::{
+    backoff::Backoff,
+    builder::DispatcherBuilder,
+    report::{Dispatch, HandlerRun, RunError},
+    service::DispatchFuture,
+};
+use crate::{
+    error::ParseError,
+    event::{FailureEvent, FailureKind},
+    extract::States,
+    registry::HandlerInfo,
+    selector::{Index, Subject, Target},
+    suggest::nearest,
+};
+
+/// Matches failure events to handlers and runs them.
+///
+/// It is made by a [builder](Self::builder), which checks all handlers; a clone is the same
+/// dispatcher. One event runs through every handler that takes it, concurrently, each on its own:
+/// an error, a panic or a time-out of one never touches another. A handler that fails is tried
+/// again, up to its `retries`, after a [`Backoff`].
+///
+/// It is a `tower::Service<FailureEvent>` as well.
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{Dispatcher, Failure, HandlerError, handlers, on_failure};
+///
+/// #[on_failure(function = "checkout")]
+/// async fn undo_checkout(failure: Failure) -> Result<String, HandlerError> {
+///     Ok(format!("undone: {}", failure.error))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let dispatcher = Dispatcher::builder()
+///     .app("shop")
+///     .without_inventory()
+///     .register(handlers![undo_checkout])
+///     .build()?;
+///
+/// let report = dispatcher
+///     .dispatch_json(br#"{
+///         "name": "inngest/function.failed",
+///         "data": {
+///             "function_id": "shop-checkout",
+///             "run_id": "01M82E82J0N0GBAMR1N91EZJJ6",
+///             "error": { "message": "card declined" },
+///             "event": { "data": {} }
+///         }
+///     }"#)
+///     .await?;
+///
+/// assert_eq!(report.runs[0].handler_id, "shop-checkout-failure");
+/// assert_eq!(report.runs[0].result.as_ref().unwrap(), "undone: card declined");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Dispatcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    index: Index,
+    /// In the index's order.
+    handlers: Vec<run::Handler>,
+    infos: Vec<HandlerInfo>,
+    states: Arc<States>,
+    backoff: Backoff,
+}
+
+impl Dispatcher {
+    /// A dispatcher with every `#[on_failure]` handler of the program, unless
+    /// [told otherwise](DispatcherBuilder::without_inventory).
+    pub fn builder() -> DispatcherBuilder {
+        DispatcherBuilder::new()
+    }
+
+    /// The handlers, sorted by id.
+    pub fn handlers(&self) -> &[HandlerInfo] {
+        &self.inner.infos
+    }
+
+    /// Runs the failure through every handler that takes it, and reports what became of each.
+    ///
+    /// A failure that no handler takes is logged as a warning, with the selector that comes
+    /// nearest.
+    ///
+    /// # Panics
+    ///
+    /// If a handler needs a timer (it has a time-out, or is to be tried again) or is a plain `fn`,
+    /// and this is not awaited on a Tokio runtime with its timer enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the dispatch: every `async` handler in it is dropped at its
+    /// current `.await`. A plain `fn` that has started runs to its end; its result is lost, which
+    /// is logged as a warning.
+    pub async fn dispatch(&self, event: FailureEvent) -> Dispatch {
+        let span = tracing::info_span!(
+            "dispatch",
+            function_id = event.function_id(),
+            run_id = event.run_id(),
+        );
+        self.run_all(event).instrument(span).await
+    }
+
+    /// Reads a failure event from JSON, as [`FailureEvent::from_slice`] does, and dispatches it.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] if it is not a failure event; nothing has run then. That the original event's
+    /// data does not fit a handler's type is that handler's error:
+    /// [`RunError::Payload`].
+    ///
+    /// # Panics
+    ///
+    /// As [`dispatch`](Self::dispatch).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`dispatch`](Self::dispatch).
+    pub async fn dispatch_json(&self, json: &[u8]) -> Result<Dispatch, ParseError> {
+        let event = FailureEvent::from_slice(json)
+            .inspect_err(|error| tracing::error!(%error, "not a failure event, nothing has run"))?;
+        Ok(self.dispatch(event).await)
+    }
+
+    async fn run_all(&self, event: FailureEvent) -> Dispatch {
+        let inner = &*self.inner;
+        let selection = inner.index.select(Subject::from(&event));
+        if selection.unhandled {
+            self.warn_of_unhandled(&event);
+        }
+        let run = |i: usize| inner.handlers[i].run(&event, &inner.states, &inner.backoff);
+        let runs = match selection.handlers.as_slice() {
+            &[only] => vec![run(only).await],
+            several => {
+                several.iter().map(|&i| run(i)).collect::<FuturesOrdered<_>>().collect().await
+            }
+        };
+        Dispatch {
+            function_id: event.function_id().to_owned(),
+            run_id: event.run_id().to_owned(),
+            runs,
+            unhandled: selection.unhandled,
+        }
+    }
+
+    fn warn_of_unhandled(&self, event: &FailureEvent) {
+        if !tracing::enabled!(tracing::Level::WARN) {
+            return;
+        }
+        let selectors = self.inner.index.selectors();
+        let function_id = event.function_id();
+        let covering = selectors
+            .iter()
+            .find(|selector| selector.names_functions() && selector.covers(function_id));
+        let hint = match covering {
+            Some(selector) if event.kind() == FailureKind::Cancelled && !selector.cancelled => {
+                format!(
+                    "`{selector}` covers the function but not cancelled runs; add `cancelled` to it"
+                )
+            }
+            Some(selector) => {
+                format!("`{selector}` covers the function but not this error; add a handler for it")
+            }
+            None => {
+                let ids = selectors.iter().filter_map(|selector| match &selector.target {
+                    Target::Named(glob) => glob.exact(),
+                    Target::Every { .. } | Target::Fallback { .. } => None,
+                });
+                match nearest(function_id, ids) {
+                    Some(near) => format!("the nearest handler is for `{near}`"),
+                    None => {
+                        "no handler is for anything like it; a `fallback` would take it".to_owned()
+                    }
+                }
+            }
+        };
+        tracing::warn!(
+            function_id,
+            run_id = event.run_id(),
+            error = %event.error(),
+            hint,
+            "unhandled failure: no handler that names the function takes it, and no fallback",
+        );
+    }
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<&str> = self.inner.infos.iter().map(|info| info.id.as_str()).collect();
+        f.debug_struct("Dispatcher").field("handlers", &ids).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,85 @@
+//! What became of a failure.
+
+use std::{fmt, time::Duration};
+
+use serde_json::Value;
+
+use crate::error::{HandlerError, ParseError};
+
+/// What became of one failure event: a run for each handler that took it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Dispatch {
+    /// The composite id of the function that had failed.
+    pub function_id: String,
+    /// The id of the run that had failed.
+    pub run_id: String,
+    /// One run per handler, sorted by the handlers' ids.
+    pub runs: Vec<HandlerRun>,
+    pub(super) unhandled: bool,
+}
+
+impl Dispatch {
+    /// Whether neither a handler that names the function nor a fallback took the failure. Handlers
+    /// for every function (`*`) may have run all the same.
+    pub fn is_unhandled(&self) -> bool {
+        self.unhandled
+    }
+
+    /// Whether every handler that ran succeeded, which says nothing if none did: see
+    /// [`is_unhandled`](Self::is_unhandled).
+    pub fn is_ok(&self) -> bool {
+        self.runs.iter().all(|run| run.result.is_ok())
+    }
+}
+
+/// What became of one handler.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HandlerRun {
+    /// The handler's id.
+    pub handler_id: String,
+    /// What it returned, null for nothing; or how its last attempt ended.
+    pub result: Result<Value, RunError>,
+    /// How often it was called.
+    pub attempts: u32,
+    /// How long it took, waits between attempts included.
+    pub elapsed: Duration,
+}
+
+/// How a handler's last attempt ended, if not well.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// It returned an error, or one of its arguments could not be taken.
+    Failed(HandlerError),
+    /// The original event's data does not fit the type that the handler takes; it was not tried again.
+    Payload(ParseError),
+    /// It took longer than its `timeout`.
+    TimedOut,
+    /// It panicked.
+    Panicked {
+        /// What it panicked with.
+        message: String,
+        /// Where: `file:line:column`, or `an unknown place` if the program has put a panic hook of
+        /// its own in place of the dispatcher's.
+        location: String,
+    },
+    /// Its rate limit was used up, so it did not run.
+    RateLimited,
+}
+
+/// The error with its causes.
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => error.chain().fmt(f),
+            Self::Payload(error) => error.fmt(f),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Panicked { message, location } => write!(f, "panicked at {location}: {message}"),
+            Self::RateLimited => f.write_str("rate limited"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}

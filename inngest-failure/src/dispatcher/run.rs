@@ -1,0 +1,258 @@
+//! One handler and one failure: attempts, time-outs, panics.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+    time::Instant as Deadline,
+};
+use tracing::{Instrument, Span, field::Empty};
+
+use super::{
+    Backoff, HandlerRun, RunError,
+    panic::{Caught, Panic, catch},
+};
+use crate::{
+    __private::BoxFuture,
+    error::{HandlerError, ParseError},
+    event::FailureEvent,
+    extract::{Context, States},
+    registry::{BlockingCall, Call, CallError, Wired},
+};
+
+/// A handler that is ready to run.
+#[derive(Debug)]
+pub(super) struct Handler {
+    id: Arc<str>,
+    call: Call,
+    retries: u32,
+    timeout: Option<Duration>,
+    permits: Option<Arc<Semaphore>>,
+}
+
+impl Handler {
+    pub(super) fn new(wired: &Wired) -> Self {
+        Self {
+            id: Arc::clone(&wired.id),
+            call: wired.registration.call(),
+            retries: wired.info.retries,
+            timeout: wired.info.timeout,
+            permits: wired.info.concurrency.map(|limit| {
+                Arc::new(Semaphore::new((limit as usize).min(Semaphore::MAX_PERMITS)))
+            }),
+        }
+    }
+
+    /// Runs the handler until it succeeds or has failed for good.
+    pub(super) async fn run(
+        &self,
+        event: &FailureEvent,
+        states: &Arc<States>,
+        backoff: &Backoff,
+    ) -> HandlerRun {
+        let span = tracing::info_span!(
+            "handler",
+            handler_id = &*self.id,
+            run_id = event.run_id(),
+            attempt = Empty,
+            outcome = Empty,
+        );
+        let started = Instant::now();
+        let mut cx =
+            Context::new(event.clone(), Arc::clone(states), Arc::clone(&self.id), self.retries + 1);
+        let (result, attempts) =
+            self.attempts(&mut cx, backoff, &span).instrument(span.clone()).await;
+        span.record("outcome", outcome(&result));
+        HandlerRun {
+            handler_id: self.id.as_ref().to_owned(),
+            result,
+            attempts,
+            elapsed: started.elapsed(),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        cx: &mut Context,
+        backoff: &Backoff,
+        span: &Span,
+    ) -> (Result<Value, RunError>, u32) {
+        let mut waits = None;
+        let mut attempt = 0;
+        loop {
+            cx.set_attempt(attempt);
+            span.record("attempt", attempt);
+            let (result, still_running) = self.attempt(cx).await;
+            let attempts = attempt + 1;
+            let error = match result {
+                Ok(value) => {
+                    tracing::debug!(attempt, "handler succeeded");
+                    return (Ok(value), attempts);
+                }
+                Err(error) => error,
+            };
+            if attempt >= self.retries || !is_retriable(&error) {
+                tracing::error!(attempt, attempts, %error, "handler failed for good");
+                return (Err(error), attempts);
+            }
+            let waits = waits.get_or_insert_with(|| backoff.waits());
+            let wait = own_delay(&error).or_else(|| waits.next()).unwrap_or_default();
+            tracing::warn!(attempt, %error, ?wait, "handler failed, will be tried again");
+            tokio::time::sleep(wait).await;
+            if let Some(running) = still_running {
+                running.end().await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Calls the handler once. A plain `fn` may still run when its time is over.
+    async fn attempt(&self, cx: &Context) -> (Result<Value, RunError>, Option<Running>) {
+        // A closed semaphore would mean no limit, but this one is never closed.
+        let permit = match &self.permits {
+            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
+            None => None,
+        };
+        let deadline = self.timeout.and_then(|timeout| Deadline::now().checked_add(timeout));
+        match self.call {
+            Call::Async(call) => {
+                let result = within(deadline, || Caught::new(call(cx))).await;
+                drop(permit);
+                (flatten(result), None)
+            }
+            Call::Blocking(call) => blocking(call, cx, deadline, permit).await,
+        }
+    }
+}
+
+/// Runs a plain `fn` on the blocking pool.
+async fn blocking(
+    call: for<'a> fn(&'a Context) -> BoxFuture<'a, Result<BlockingCall, CallError>>,
+    cx: &Context,
+    deadline: Option<Deadline>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> (Result<Value, RunError>, Option<Running>) {
+    let call = match within(deadline, || Caught::new(call(cx))).await {
+        Some(Ok(Ok(call))) => call,
+        Some(Ok(Err(error))) => return (Err(error.into()), None),
+        Some(Err(panic)) => return (Err(panic.into()), None),
+        None => return (Err(RunError::TimedOut), None),
+    };
+    let span = Span::current();
+    let mut running = Running::start(move || {
+        let _permit = permit;
+        span.in_scope(|| catch(call))
+    });
+    let result = within(deadline, || &mut running.task).await;
+    let Some(result) = result else {
+        running.task.abort(); // which keeps it from starting, if it still waits for a thread
+        return (Err(RunError::TimedOut), Some(running));
+    };
+    running.ended = true;
+    let result = result.unwrap_or_else(|_| {
+        // `catch` leaves no panic to the pool: the runtime shut down before the call began.
+        let error = HandlerError::from("the runtime shut down before the handler could run");
+        Ok(Err(CallError::Failed(error)))
+    });
+    (flatten(Some(result)), None)
+}
+
+/// A plain `fn` on the blocking pool, which nothing can stop.
+struct Running {
+    task: JoinHandle<Result<Result<Value, CallError>, Panic>>,
+    ended: bool,
+}
+
+impl Running {
+    fn start(
+        run: impl FnOnce() -> Result<Result<Value, CallError>, Panic> + Send + 'static,
+    ) -> Self {
+        Self { task: tokio::task::spawn_blocking(run), ended: false }
+    }
+
+    /// Waits until it has returned; what it returned no longer counts.
+    async fn end(mut self) {
+        let _ = (&mut self.task).await;
+        self.ended = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended && !self.task.is_finished() {
+            self.task.abort(); // which keeps it from starting, if it still waits for a thread
+            tracing::warn!(
+                "a plain `fn` can't be stopped: if it has started it runs to its end, and its result is lost"
+            );
+        }
+    }
+}
+
+/// `None` if the time is over first.
+async fn within<F: Future>(
+    deadline: Option<Deadline>,
+    future: impl FnOnce() -> F,
+) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future()).await.ok(),
+        None => Some(future().await),
+    }
+}
+
+fn flatten(result: Option<Result<Result<Value, CallError>, Panic>>) -> Result<Value, RunError> {
+    match result {
+        Some(Ok(result)) => result.map_err(RunError::from),
+        Some(Err(panic)) => Err(panic.into()),
+        None => Err(RunError::TimedOut),
+    }
+}
+
+impl From<CallError> for RunError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Rejected(error) => {
+                error.downcast::<ParseError>().map_or_else(Self::Failed, Self::Payload)
+            }
+            CallError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl From<Panic> for RunError {
+    fn from(Panic { message, location }: Panic) -> Self {
+        Self::Panicked { message, location }
+    }
+}
+
+fn is_retriable(error: &RunError) -> bool {
+    match error {
+        RunError::Failed(error) => error.is_retriable(),
+        RunError::TimedOut | RunError::Panicked { .. } => true,
+        RunError::Payload(_) | RunError::RateLimited => false,
+    }
+}
+
+/// How long to wait by the error's own word.
+fn own_delay(error: &RunError) -> Option<Duration> {
+    match error {
+        RunError::Failed(error) => error.retry_delay(),
+        _ => None,
+    }
+}
+
+/// The run's outcome as a span field.
+fn outcome(result: &Result<Value, RunError>) -> &'static str {
+    match result {
+        Ok(_) => "succeeded",
+        Err(RunError::Failed(_)) => "failed",
+        Err(RunError::Payload(_)) => "payload",
+        Err(RunError::TimedOut) => "timed_out",
+        Err(RunError::Panicked { .. }) => "panicked",
+        Err(RunError::RateLimited) => "rate_limited",
+    }
+}

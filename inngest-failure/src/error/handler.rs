@@ -1,0 +1,292 @@
+//! What a handler fails with, and whether it is tried again.
+
+use std::{error::Error, fmt, time::Duration};
+
+use super::BoxError;
+
+/// What a handler fails with.
+///
+/// It is not an error itself but takes every one: `?` turns any [`std::error::Error`],
+/// `anyhow::Error`, `eyre::Report`, boxed error or text into one. The handler is then tried again,
+/// until its retries are used up, unless something in the chain of causes says otherwise:
+/// [`NonRetriable`] or [`RetryAfter`], whichever stands outermost.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use inngest_failure::{HandlerError, ResultExt};
+///
+/// fn refund(order_id: &str, cents: &str) -> Result<(), HandlerError> {
+///     let cents: u64 = cents.parse().non_retriable()?;    // no retry will mend it
+///     if cents > 100_000 {
+///         return Err("too much to refund at once".into()); // tried again
+///     }
+///     if order_id.is_empty() {
+///         return Err(HandlerError::retry_after("not yet settled", Duration::from_secs(60)));
+///     }
+///     Ok(())
+/// }
+///
+/// assert!(!refund("o1", "twelve").unwrap_err().is_retriable());
+/// assert!(refund("o1", "120000").unwrap_err().is_retriable());
+/// assert_eq!(refund("", "12").unwrap_err().retry_delay(), Some(Duration::from_secs(60)));
+/// ```
+pub struct HandlerError {
+    error: BoxError,
+}
+
+impl HandlerError {
+    /// An error that no retry will mend.
+    pub fn non_retriable(error: impl Into<Self>) -> Self {
+        Self { error: Box::new(NonRetriable::new(error.into().error)) }
+    }
+
+    /// An error after which the handler is tried again, but not before `delay` is over.
+    pub fn retry_after(error: impl Into<Self>, delay: Duration) -> Self {
+        Self { error: Box::new(RetryAfter::new(error.into().error, delay)) }
+    }
+
+    /// Whether another attempt makes sense.
+    pub fn is_retriable(&self) -> bool {
+        !matches!(self.verdict(), Some(Verdict::NonRetriable))
+    }
+
+    /// How long to wait before the next attempt, if the error says so.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        match self.verdict() {
+            Some(Verdict::RetryAfter(delay)) => Some(delay),
+            _ => None,
+        }
+    }
+
+    /// The first error of this type in the chain of causes.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&*self.error);
+        while let Some(error) = next {
+            let meant = error.downcast_ref::<Meaning>().and_then(|meaning| {
+                let inner: &(dyn Error + 'static) = &*meaning.inner;
+                inner.downcast_ref()
+            });
+            if let Some(found) = error.downcast_ref().or(meant) {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// The chain of messages, outermost first, as a log line shows it.
+    pub fn chain(&self) -> impl fmt::Display + '_ {
+        Chain(&*self.error)
+    }
+
+    /// The outermost meaning in the chain of causes.
+    fn verdict(&self) -> Option<Verdict> {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&*self.error);
+        while let Some(error) = next {
+            if let Some(meaning) = error.downcast_ref::<Meaning>() {
+                return Some(meaning.verdict);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// The error itself if it is an `E`, whatever stands below it.
+    pub(crate) fn downcast<E: Error + 'static>(self) -> Result<E, Self> {
+        self.error.downcast().map(|error| *error).map_err(|error| Self { error })
+    }
+}
+
+impl<E: Into<BoxError>> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self { error: error.into() }
+    }
+}
+
+/// The outermost message.
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+/// The chain of messages and whether the handler is tried again.
+impl fmt::Debug for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("HandlerError");
+        debug.field("error", &format_args!("{}", self.chain()));
+        match self.verdict() {
+            None => debug.field("retriable", &true),
+            Some(Verdict::NonRetriable) => debug.field("retriable", &false),
+            Some(Verdict::RetryAfter(delay)) => debug.field("retry_after", &delay),
+        };
+        debug.finish()
+    }
+}
+
+/// Errors and causes, outermost first, each that says something new.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(error) = next {
+            if !error.is::<Meaning>() {
+                write!(f, ": {error}")?;
+            }
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// What is to happen next.
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    NonRetriable,
+    RetryAfter(Duration),
+}
+
+/// The meaning of an error, as the *source* of the public type that carries it.
+///
+/// `anyhow` and `eyre` hide the type of the error that they take, but not its sources: so the
+/// meaning is found wherever the error was put. It stands in the chain in place of the error that it
+/// was made from, whose own causes follow.
+#[derive(Debug)]
+pub(super) struct Meaning {
+    verdict: Verdict,
+    inner: BoxError,
+}
+
+impl Meaning {
+    pub(super) fn non_retriable(inner: BoxError) -> Self {
+        Self { verdict: Verdict::NonRetriable, inner }
+    }
+}
+
+impl fmt::Display for Meaning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.verdict {
+            Verdict::NonRetriable => f.write_str("not to be retried"),
+            Verdict::RetryAfter(delay) => write!(f, "to be retried after {delay:?}"),
+        }
+    }
+}
+
+impl Error for Meaning {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.inner.source()
+    }
+}
+
+/// An error that no retry will mend.
+///
+/// Made by [`ResultExt::non_retriable`] or [`new`](Self::new). It may be wrapped, in an error of
+/// yours, `anyhow` or `eyre`: it is found along the chain of causes.
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{HandlerError, NonRetriable};
+///
+/// let error = HandlerError::from(NonRetriable::new("the card has expired"));
+/// assert!(!error.is_retriable());
+/// ```
+#[derive(Debug)]
+pub struct NonRetriable {
+    meaning: Meaning,
+}
+
+impl NonRetriable {
+    /// Marks `error` as one that no retry will mend.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { meaning: Meaning::non_retriable(error.into()) }
+    }
+}
+
+/// An error after which the handler is tried again, but not before some time is over.
+///
+/// Made by [`ResultExt::retry_after`] or [`new`](Self::new). It may be wrapped, in an error of
+/// yours, `anyhow` or `eyre`: it is found along the chain of causes.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use inngest_failure::{HandlerError, RetryAfter};
+///
+/// let error = HandlerError::from(RetryAfter::new("rate limited", Duration::from_secs(30)));
+/// assert_eq!(error.retry_delay(), Some(Duration::from_secs(30)));
+/// ```
+#[derive(Debug)]
+pub struct RetryAfter {
+    meaning: Meaning,
+}
+
+impl RetryAfter {
+    /// Marks `error` as one after which to wait for `delay`.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>, delay: Duration) -> Self {
+        let verdict = Verdict::RetryAfter(delay);
+        Self { meaning: Meaning { verdict, inner: error.into() } }
+    }
+}
+
+macro_rules! meaningful {
+    ($($name:ident)*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.meaning.inner.fmt(f)
+            }
+        }
+
+        impl Error for $name {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.meaning)
+            }
+        }
+    )*};
+}
+
+meaningful!(NonRetriable RetryAfter);
+
+/// Says of a result's error whether it is worth another attempt.
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{HandlerError, ResultExt};
+///
+/// fn cents(text: &str) -> Result<u64, HandlerError> {
+///     Ok(text.parse().non_retriable()?)
+/// }
+///
+/// assert!(!cents("twelve").unwrap_err().is_retriable());
+/// ```
+pub trait ResultExt<T> {
+    /// No retry will mend the error.
+    ///
+    /// # Errors
+    ///
+    /// The result's own, marked.
+    fn non_retriable(self) -> Result<T, NonRetriable>;
+
+    /// The handler is tried again, but not before `delay` is over.
+    ///
+    /// # Errors
+    ///
+    /// The result's own, marked.
+    fn retry_after(self, delay: Duration) -> Result<T, RetryAfter>;
+}
+
+impl<T, E: Into<BoxError>> ResultExt<T> for Result<T, E> {
+    fn non_retriable(self) -> Result<T, NonRetriable> {
+        self.map_err(NonRetriable::new)
+    }
+
+    fn retry_after(self, delay: Duration) -> Result<T, RetryAfter> {
+        self.map_err(|error| RetryAfter::new(error, delay))
+    }
+}

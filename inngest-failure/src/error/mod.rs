@@ -1,0 +1,14 @@
+//! Everything that can go wrong, and what the caller may make of it.
+
+mod build;
+mod handler;
+mod parse;
+
+pub use self::{
+    build::{BuildError, Location, Problem},
+    handler::{HandlerError, NonRetriable, ResultExt, RetryAfter},
+    parse::ParseError,
+};
+
+/// What most crates call an error of any kind.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

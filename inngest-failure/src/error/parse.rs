@@ -1,0 +1,156 @@
+//! JSON that is not what it should be.
+
+use std::{any::type_name, error::Error, fmt, str::Utf8Error};
+
+use super::handler::Meaning;
+use crate::event::{CANCELLED, FAILED};
+
+/// JSON that is not a failure event, or whose data does not fit the type that it was asked for.
+///
+/// A handler that fails with one is not tried again: the same bytes will not fit the next time.
+///
+/// # Examples
+///
+/// ```
+/// #[derive(Debug, serde::Deserialize)]
+/// struct Order { amount_cents: u64 }
+///
+/// # let event: inngest_failure::FailureEvent = r#"{"name":"inngest/function.failed","data":{
+/// #   "function_id":"shop-checkout","run_id":"r1","event":{"data":{"amount_cents":"12"}}}}"#.parse()?;
+/// let error = event.parse::<Order>().unwrap_err();
+/// assert_eq!(error.path(), "data.event.data.amount_cents");
+/// assert!(error.expected().ends_with("::Order"));
+/// assert!(error.to_string().contains("expected u64"));
+/// # Ok::<(), inngest_failure::ParseError>(())
+/// ```
+#[derive(Debug)]
+pub struct ParseError {
+    path: String,
+    expected: String,
+    message: String,
+    meaning: Meaning,
+}
+
+impl ParseError {
+    /// Where in the JSON the fault is, such as `data.event.data.amount_cents`; empty for the JSON as
+    /// a whole.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What was expected there: the Rust type of the data, or a description.
+    pub fn expected(&self) -> &str {
+        &self.expected
+    }
+
+    fn new(path: impl Into<String>, expected: impl Into<String>, message: String) -> Self {
+        let meaning = Meaning::non_retriable(message.as_str().into());
+        Self { path: path.into(), expected: expected.into(), message, meaning }
+    }
+
+    /// The original event's data, of the event at `path`, is not a `T`.
+    pub(crate) fn payload<T>(
+        error: &serde_path_to_error::Error<serde_json::Error>,
+        path: &str,
+    ) -> Self {
+        let path = join(path, error.path());
+        let expected = type_name::<T>();
+        let message = format!(
+            "the original event's data does not fit `{expected}`: at `{path}`: {}; let the type take \
+             what the event holds",
+            without_position(error.inner()),
+        );
+        Self::new(path, expected, message)
+    }
+
+    /// The SDK's fields of the error are not a `D`.
+    pub(crate) fn details<D>(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let path = join("", error.path());
+        let expected = type_name::<D>();
+        let message = format!(
+            "the error's details do not fit `{expected}`: {}; make fields that an error may lack \
+             optional",
+            without_position(error.inner()),
+        );
+        Self::new(path, expected, message)
+    }
+
+    pub(crate) fn no_details<D>() -> Self {
+        let message = "the failure event holds no error to take details from".to_owned();
+        Self::new("", type_name::<D>(), message)
+    }
+
+    /// The envelope is not one of a failure event.
+    pub(crate) fn envelope(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        if error.inner().is_data() {
+            let path = join("", error.path());
+            let place = if path.is_empty() { String::new() } else { format!("at `{path}`: ") };
+            let message =
+                format!("not a failure event: {place}{}", without_position(error.inner()));
+            return Self::new(path, "a failure event", message);
+        }
+        Self::not_json(error.inner())
+    }
+
+    pub(crate) fn not_json(error: &serde_json::Error) -> Self {
+        Self::new("", "JSON", format!("not JSON: {error}"))
+    }
+
+    pub(crate) fn not_utf8(error: &Utf8Error) -> Self {
+        Self::new("", "JSON in UTF-8", format!("not JSON: {error}"))
+    }
+
+    pub(crate) fn too_large(bytes: usize, max: usize) -> Self {
+        let message = format!(
+            "the event is {bytes} bytes large, more than the {max} that Inngest allows a whole call"
+        );
+        Self::new("", format!("at most {max} bytes"), message)
+    }
+
+    pub(crate) fn not_a_failure(name: &str) -> Self {
+        let name: String = name.chars().take(100).collect();
+        let message = format!(
+            "not a failure event: `name` is {name:?}; send only `{FAILED}` and `{CANCELLED}` here"
+        );
+        Self::new("name", format!("`{FAILED}` or `{CANCELLED}`"), message)
+    }
+
+    pub(crate) fn no_run_id() -> Self {
+        let message = "not a failure event: neither `data.run_id` nor `id` is there".to_owned();
+        Self::new("data.run_id", "the id of the failed run", message)
+    }
+
+    pub(crate) fn no_such_event(index: usize, len: usize) -> Self {
+        let message = format!("there is no event {index}: the run was started by {len}");
+        Self::new(format!("data.events[{index}]"), "an event", message)
+    }
+}
+
+/// `base` and the path below it, which is `.` for the base itself.
+fn join(base: &str, path: &serde_path_to_error::Path) -> String {
+    let path = path.to_string();
+    match path.as_str() {
+        "." => base.to_owned(),
+        _ if base.is_empty() || path.starts_with('[') => format!("{base}{path}"),
+        _ => format!("{base}.{path}"),
+    }
+}
+
+/// The message without its line and column, which count from the start of a fragment.
+fn without_position(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    message.strip_suffix(&position).map_or(message.clone(), str::to_owned)
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for ParseError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.meaning)
+    }
+}

@@ -1,0 +1,321 @@
+//! The wire: the events that Inngest sends when a run has failed or was cancelled.
+
+mod envelope;
+mod failure_error;
+mod trigger;
+
+use std::{
+    fmt,
+    ops::Range,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+pub use self::{
+    failure_error::FailureError,
+    trigger::{TriggerEvent, TriggerEvents},
+};
+use crate::error::ParseError;
+
+/// The event name of a run that failed for good.
+pub(crate) const FAILED: &str = "inngest/function.failed";
+/// The event name of a run that was cancelled.
+pub(crate) const CANCELLED: &str = "inngest/function.cancelled";
+
+/// How the run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// It used up its retries, or failed with a non-retriable error: `inngest/function.failed`.
+    Failed,
+    /// An event, the API or one of Inngest's own time-outs cancelled it:
+    /// `inngest/function.cancelled`.
+    Cancelled,
+}
+
+impl FailureKind {
+    /// The name of the event that Inngest sends for this kind.
+    pub fn event_name(self) -> &'static str {
+        match self {
+            Self::Failed => FAILED,
+            Self::Cancelled => CANCELLED,
+        }
+    }
+}
+
+/// A failure event as it came, cheap to clone.
+///
+/// It keeps the JSON text and reads only what every failure has; the data of the original event
+/// is read by [`parse`](Self::parse), straight from that text, by whoever wants it. Fields that
+/// this crate does not know stay reachable through [`raw`](Self::raw).
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::FailureEvent;
+///
+/// let event: FailureEvent = r#"{
+///     "name": "inngest/function.failed",
+///     "id": "01M82E82J0N0GBAMR1N91EZJJ6",
+///     "ts": 1795378383544,
+///     "data": {
+///         "function_id": "shop-checkout",
+///         "run_id": "01M82E82J0N0GBAMR1N91EZJJ6",
+///         "error": { "name": "CardError", "message": "card declined" },
+///         "event": { "id": "1", "name": "shop/order.placed", "data": { "order_id": "o1" }, "ts": 1 }
+///     }
+/// }"#
+/// .parse()?;
+///
+/// assert_eq!(event.function_id(), "shop-checkout");
+/// assert_eq!(event.error().message, "card declined");
+///
+/// let failure = event.parse::<serde_json::Value>()?;
+/// assert_eq!(failure.event.data["order_id"], "o1");
+/// # Ok::<(), inngest_failure::ParseError>(())
+/// ```
+#[derive(Clone)]
+pub struct FailureEvent {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    text: Arc<str>,
+    kind: FailureKind,
+    id: String,
+    function_id: String,
+    run_id: String,
+    failed_at: SystemTime,
+    correlation_id: Option<String>,
+    error: FailureError,
+    /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held
+    /// against; [`FailureError::name`] has a default and sees through older shapes.
+    wire_error_name: Option<String>,
+    event: Option<Range<usize>>,
+    events: Option<Range<usize>>,
+}
+
+impl FailureEvent {
+    /// The largest event that is read, in bytes: 4 MiB, which is what Inngest allows a whole call.
+    pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+    /// Reads a failure event from JSON.
+    ///
+    /// The body of a whole call, as Inngest posts it to an SDK (`{"ctx": .., "event": ..}`), is
+    /// taken as well: its `event` is read.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] if the bytes are larger than [`MAX_BYTES`](Self::MAX_BYTES), are not JSON in
+    /// UTF-8, are another event, or lack `data.function_id` or the run's id.
+    pub fn from_slice(json: &[u8]) -> Result<Self, ParseError> {
+        envelope::check_size(json.len())?;
+        let text = std::str::from_utf8(json).map_err(|error| ParseError::not_utf8(&error))?;
+        text.parse()
+    }
+
+    /// Whether the run failed or was cancelled.
+    pub fn kind(&self) -> FailureKind {
+        self.inner.kind
+    }
+
+    /// The id of this event, which Inngest makes equal to the run's.
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// The composite id of the function whose run failed: `{app}-{function}`.
+    pub fn function_id(&self) -> &str {
+        &self.inner.function_id
+    }
+
+    /// The id of the run that failed.
+    pub fn run_id(&self) -> &str {
+        &self.inner.run_id
+    }
+
+    /// When the run failed; the Unix epoch if the event does not say.
+    pub fn failed_at(&self) -> SystemTime {
+        self.inner.failed_at
+    }
+
+    /// Why the run failed.
+    pub fn error(&self) -> &FailureError {
+        &self.inner.error
+    }
+
+    /// The event's JSON as it came.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let event: inngest_failure::FailureEvent = r#"{"name":"inngest/function.failed",
+    /// #   "data":{"function_id":"shop-checkout","run_id":"r1","_inngest":{"status":"Failed"}}}"#.parse()?;
+    /// #[derive(serde::Deserialize)]
+    /// struct Extra<'a> {
+    ///     #[serde(borrow, rename = "data")]
+    ///     data: Data<'a>,
+    /// }
+    /// #[derive(serde::Deserialize)]
+    /// struct Data<'a> {
+    ///     #[serde(borrow, rename = "_inngest")]
+    ///     inngest: std::collections::HashMap<&'a str, &'a str>,
+    /// }
+    ///
+    /// let extra: Extra = serde_json::from_str(event.raw().get())?;
+    /// assert_eq!(extra.data.inngest["status"], "Failed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn raw(&self) -> &RawValue {
+        serde_json::from_str(&self.inner.text).expect("the text was read as JSON when it came")
+    }
+
+    /// Reads the failure with the original event's data as `T`.
+    ///
+    /// A trigger without data, which arrives as `{}` or as `null`, fits every `T` that takes
+    /// either.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`], with the JSON path, if the original event's data does not fit `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<Failure<T>, ParseError> {
+        let inner = &*self.inner;
+        Ok(Failure {
+            kind: inner.kind,
+            function_id: inner.function_id.clone(),
+            run_id: inner.run_id.clone(),
+            error: inner.error.clone(),
+            event: trigger::read(
+                inner.event.clone().map(|range| &inner.text[range]),
+                "data.event",
+            )?,
+            events: TriggerEvents::new(&inner.text, inner.events.clone(), inner.event.clone()),
+            failed_at: inner.failed_at,
+            correlation_id: inner.correlation_id.clone(),
+        })
+    }
+
+    /// `data.error.name` exactly as it stands on the wire.
+    pub(crate) fn wire_error_name(&self) -> Option<&str> {
+        self.inner.wire_error_name.as_deref()
+    }
+}
+
+/// Reads a failure event from JSON text, as [`FailureEvent::from_slice`] does.
+impl FromStr for FailureEvent {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        envelope::check_size(text.len())?;
+        let inner = envelope::read(text)?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+/// Takes a failure event from a JSON value, as [`FailureEvent::from_slice`] does.
+impl TryFrom<serde_json::Value> for FailureEvent {
+    type Error = ParseError;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, ParseError> {
+        value.to_string().parse()
+    }
+}
+
+/// Writes the event's JSON as it came.
+impl Serialize for FailureEvent {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw().serialize(serializer)
+    }
+}
+
+/// Shows what identifies the failure, not the original event's data.
+impl fmt::Debug for FailureEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailureEvent")
+            .field("kind", &self.inner.kind)
+            .field("function_id", &self.inner.function_id)
+            .field("run_id", &self.inner.run_id)
+            .field("error", &self.inner.error)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A failed or cancelled run, with the original event's data as `T`.
+///
+/// As an argument of a handler it is what the handler is about: which run failed, why, and the
+/// event that had started it. If the data does not fit `T`, the handler does not run: that is final
+/// ([`RunError::Payload`](crate::RunError::Payload)) and names the path and the type.
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{Failure, HandlerError, on_failure};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Order {
+///     order_id: String,
+/// }
+///
+/// #[on_failure(function = "checkout")]
+/// async fn undo_checkout(failure: Failure<Order>) -> Result<(), HandlerError> {
+///     println!("order {} failed: {}", failure.event.data.order_id, failure.error);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Failure<T = serde_json::Value> {
+    /// Whether the run failed or was cancelled.
+    pub kind: FailureKind,
+    /// The composite id of the function whose run failed: `{app}-{function}`.
+    pub function_id: String,
+    /// The id of the run that failed.
+    pub run_id: String,
+    /// Why it failed.
+    pub error: FailureError,
+    /// The event that had started the run; the first one for a batched function.
+    pub event: TriggerEvent<T>,
+    /// All events that had started the run: more than one for a batched function.
+    pub events: TriggerEvents<T>,
+    /// When it failed; the Unix epoch if the event does not say.
+    pub failed_at: SystemTime,
+    /// What links the run to the `step.invoke` that had started it, if one had.
+    pub correlation_id: Option<String>,
+}
+
+impl<T> Failure<T> {
+    /// A key for a request that must count once, however often the handler runs: the id of the
+    /// failed run and `label`.
+    ///
+    /// It is the same in every attempt and on every host, and different for every failed run and
+    /// every label: what a payment provider wants as an idempotency key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let event: inngest_failure::FailureEvent =
+    /// #   r#"{"name":"inngest/function.failed","data":{"function_id":"shop-checkout","run_id":"01M8"}}"#.parse()?;
+    /// # let failure = event.parse::<()>()?;
+    /// assert_eq!(failure.idempotency_key("refund"), "01M8:refund");
+    /// # Ok::<(), inngest_failure::ParseError>(())
+    /// ```
+    pub fn idempotency_key(&self, label: &str) -> String {
+        format!("{}:{label}", self.run_id)
+    }
+}
+
+/// The time that is `ms` milliseconds after the Unix epoch, the epoch itself where the platform's
+/// clock does not reach that far.
+fn time_from_millis(ms: i64) -> SystemTime {
+    let distance = Duration::from_millis(ms.unsigned_abs());
+    let time = if ms < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,83 @@
+//! Failure handlers for [Inngest](https://www.inngest.com) functions: annotate a Rust function, and it
+//! runs when a function, written in any language, has failed for good.
+//!
+//! ```
+//! use inngest_failure::{Dispatcher, Failure, HandlerError, on_failure};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order { order_id: String }
+//!
+//! /// Undo a checkout that ran out of retries.
+//! #[on_failure(function = "checkout", retries = 5, timeout = "30s")]
+//! async fn undo_checkout(failure: Failure<Order>) -> Result<String, HandlerError> {
+//!     Ok(format!("{} undone: {}", failure.event.data.order_id, failure.error))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let bytes = br#"{"name":"inngest/function.failed","data":{"function_id":"shop-checkout","run_id":"r1",
+//! #     "error":{"message":"card declined"},"event":{"data":{"order_id":"o1"}}}}"#;
+//! let dispatcher = Dispatcher::builder().app("shop").build()?;
+//! let report = dispatcher.dispatch_json(bytes).await?;
+//! assert_eq!(report.runs[0].result.as_ref().unwrap(), "o1 undone: card declined");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Concepts
+//!
+//! - **Failed function.** When a run has used up its retries, Inngest sends the event
+//!   `inngest/function.failed`; when it is cancelled, `inngest/function.cancelled`. The event names the
+//!   function by its composite id, `{app}-{function}`. [`FailureEvent`] is such an event as it came,
+//!   [`Failure<T>`] is one whose original data was read as `T`.
+//! - **Handler.** A function under [`#[on_failure(..)]`](macro@on_failure). The attribute registers
+//!   it at link time. It takes any number of [extractors](extract) and returns nothing or a `Result`;
+//!   its error, of any type, becomes a [`HandlerError`], which says whether it is tried again.
+//! - **Selector.** Which failures a handler takes: those of one function, of a pattern with `*`, of
+//!   every function, or, as the `fallback`, those that no handler takes that names the function.
+//! - **Dispatcher.** [`Dispatcher`] collects the handlers, checks how they are wired, all at once, before
+//!   the first event, and runs each failure through every handler that takes it, each on its own.
+//!
+//! # What is never lost in silence
+//!
+//! A failure that no handler takes is a warning with the selector that comes nearest. A handler that
+//! fails, times out or panics is a warning at each attempt and an error at the last one, and stands in
+//! the [`Dispatch`] with its [`RunError`]. Data that does not fit a handler's type is an error that
+//! names the path and the type. All of it goes through [`tracing`](https://docs.rs/tracing), in one span
+//! per dispatch and one per handler.
+//!
+//! # Runtime
+//!
+//! Handlers run on [Tokio](https://tokio.rs), with its timer enabled.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// What the attribute writes refers to `::inngest_failure`, also here.
+extern crate self as inngest_failure;
+
+#[doc(hidden)]
+pub mod __private;
+mod dispatcher;
+mod error;
+mod event;
+pub mod extract;
+mod registry;
+mod selector;
+mod suggest;
+
+pub use inngest_failure_macros::on_failure;
+
+#[doc(inline)]
+pub use self::{
+    dispatcher::{
+        Backoff, Dispatch, DispatchFuture, Dispatcher, DispatcherBuilder, HandlerRun, RunError,
+    },
+    error::{
+        BuildError, HandlerError, Location, NonRetriable, ParseError, Problem, ResultExt,
+        RetryAfter,
+    },
+    event::{Failure, FailureError, FailureEvent, FailureKind, TriggerEvent, TriggerEvents},
+    extract::{Context, FromFailure, MissingState, Needs, RunContext, State},
+    registry::HandlerInfo,
+    selector::Trigger,
+};

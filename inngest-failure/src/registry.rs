@@ -1,0 +1,427 @@
+//! The handlers: what the attribute registers, and the checks of how they are wired.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    __private::BoxFuture,
+    error::{HandlerError, Location, Problem},
+    extract::{Context, Needs, States},
+    selector::{Glob, Selector, Target, Trigger, triggers},
+    suggest::nearest,
+};
+
+/// A handler as the attribute registers it: everything known at compile time.
+#[derive(Debug)]
+pub struct Registration {
+    rust_name: &'static str,
+    kebab_name: &'static str,
+    location: Location,
+    description: &'static str,
+    function: Option<&'static str>,
+    app: Option<&'static str>,
+    error: Option<&'static str>,
+    cancelled: bool,
+    id: Option<&'static str>,
+    name: Option<&'static str>,
+    retries: u32,
+    timeout: Option<Duration>,
+    concurrency: Option<u32>,
+    needs: fn(&mut Needs),
+    call: Call,
+}
+
+/// How the handler is called.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    /// An `async fn`.
+    Async(for<'a> fn(&'a Context) -> BoxFuture<'a, Result<Value, CallError>>),
+    /// A plain `fn`: its arguments are taken first, then it runs on the blocking pool.
+    Blocking(for<'a> fn(&'a Context) -> BoxFuture<'a, Result<BlockingCall, CallError>>),
+}
+
+/// A plain `fn` with its arguments.
+pub type BlockingCall = Box<dyn FnOnce() -> Result<Value, CallError> + Send>;
+
+/// Why a call gave no value.
+#[derive(Debug)]
+pub enum CallError {
+    /// An argument could not be taken.
+    Rejected(HandlerError),
+    /// The handler failed.
+    Failed(HandlerError),
+}
+
+/// What inventory collects.
+#[derive(Debug)]
+pub struct Entry(pub &'static Registration);
+
+inventory::collect!(Entry);
+
+/// The hidden type of a handler's own name, by which `handlers!` finds its registration.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not annotated with `#[on_failure(..)]`"
+)]
+pub trait Handler {
+    /// The handler's registration: a static, so that one seen twice can be told from two.
+    fn registration() -> &'static Registration;
+}
+
+impl Registration {
+    /// A handler with the defaults of all settings.
+    pub const fn new(
+        rust_name: &'static str,
+        kebab_name: &'static str,
+        (file, line): (&'static str, u32),
+        description: &'static str,
+        needs: fn(&mut Needs),
+        call: Call,
+    ) -> Self {
+        Self {
+            rust_name,
+            kebab_name,
+            location: Location { file, line },
+            description,
+            function: None,
+            app: None,
+            error: None,
+            cancelled: false,
+            id: None,
+            name: None,
+            retries: 3,
+            timeout: None,
+            concurrency: None,
+            needs,
+            call,
+        }
+    }
+
+    /// `function = ".."`; without it the handler is a fallback.
+    pub const fn function(mut self, function: &'static str) -> Self {
+        check_not_blank(function);
+        self.function = Some(function);
+        self
+    }
+
+    /// `app = ".."`.
+    pub const fn app(mut self, app: &'static str) -> Self {
+        check_app(app);
+        self.app = Some(app);
+        self
+    }
+
+    /// `error = ".."`.
+    pub const fn error(mut self, error: &'static str) -> Self {
+        check_not_blank(error);
+        self.error = Some(error);
+        self
+    }
+
+    /// `cancelled`.
+    pub const fn cancelled(mut self) -> Self {
+        self.cancelled = true;
+        self
+    }
+
+    /// `id = ".."`.
+    pub const fn id(mut self, id: &'static str) -> Self {
+        check_not_blank(id);
+        self.id = Some(id);
+        self
+    }
+
+    /// `name = ".."`.
+    pub const fn name(mut self, name: &'static str) -> Self {
+        check_not_blank(name);
+        self.name = Some(name);
+        self
+    }
+
+    /// `retries = 3`.
+    pub const fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// `timeout = "30s"`.
+    pub const fn timeout(mut self, seconds: u64, nanoseconds: u32) -> Self {
+        self.timeout = Some(Duration::new(seconds, nanoseconds));
+        self
+    }
+
+    /// `concurrency = 10`.
+    pub const fn concurrency(mut self, concurrency: u32) -> Self {
+        self.concurrency = Some(concurrency);
+        self
+    }
+
+    pub(crate) fn call(&self) -> Call {
+        self.call
+    }
+
+    fn selector(&self, default_app: Option<&str>) -> Selector {
+        let target = match self.function {
+            None => Target::Fallback { app: self.app.map(str::to_owned) },
+            Some(stars) if is_bare_star(stars) => {
+                Target::Every { app: self.app.map(str::to_owned) }
+            }
+            Some(function) => Target::Named(Glob::new(self.app.or(default_app), function)),
+        };
+        Selector { target, error: self.error.map(str::to_owned), cancelled: self.cancelled }
+    }
+
+    fn handler_id(&self, selector: &Selector) -> String {
+        let named = match &selector.target {
+            Target::Named(glob) => glob.exact(),
+            Target::Every { .. } | Target::Fallback { .. } => None,
+        };
+        match (self.id, named) {
+            (Some(id), _) => id.to_owned(),
+            (None, Some(function_id)) => format!("{function_id}-failure"),
+            (None, None) => self.kebab_name.to_owned(),
+        }
+    }
+
+    fn problem(&self, fault: String, remedy: String) -> Problem {
+        Problem { location: Some(self.location), handler: Some(self.rust_name), fault, remedy }
+    }
+}
+
+fn is_bare_star(function: &str) -> bool {
+    !function.is_empty() && function.bytes().all(|byte| byte == b'*')
+}
+
+/// A constant is not known to the attribute, so the compiler checks it.
+const fn check_not_blank(text: &str) {
+    assert!(
+        !text.trim_ascii().is_empty(),
+        "this constant is blank; let it say what the argument is about"
+    );
+}
+
+/// An app's id is no pattern.
+const fn check_app(app: &str) {
+    check_not_blank(app);
+    let bytes = app.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        assert!(
+            bytes[i] != b'*',
+            "`app` takes no `*`; leave `app` out, or write a handler for each app"
+        );
+        i += 1;
+    }
+}
+
+/// A handler, as [`Dispatcher::handlers`](crate::Dispatcher::handlers) lists it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HandlerInfo {
+    /// Its id, such as `shop-checkout-failure`.
+    pub id: String,
+    /// Its display name, such as `checkout (failure)`.
+    pub name: String,
+    /// Whose failures it takes, in short: `shop-checkout`, `shop-*, error CardError`, `fallback`.
+    pub selector: String,
+    /// The same for Inngest: the events that start it, and the expressions that they must fulfil.
+    pub triggers: Vec<Trigger>,
+    /// How many attempts follow the first one at most.
+    pub retries: u32,
+    /// How long one call may take.
+    pub timeout: Option<Duration>,
+    /// How many calls there may be at once.
+    pub concurrency: Option<u32>,
+    /// Its Rust name, such as `shop::payments::refund`.
+    pub rust_name: &'static str,
+    /// Where its attribute stands.
+    pub location: Location,
+    /// Its doc comment; empty if it has none.
+    pub description: &'static str,
+}
+
+/// A handler whose wiring is sound.
+#[derive(Debug)]
+pub(crate) struct Wired {
+    pub(crate) registration: &'static Registration,
+    pub(crate) selector: Selector,
+    pub(crate) info: HandlerInfo,
+    pub(crate) id: Arc<str>,
+}
+
+/// What handlers are checked against.
+#[derive(Debug)]
+pub(crate) struct Wiring<'a> {
+    pub(crate) app: Option<&'a str>,
+    pub(crate) known_functions: Option<&'a [String]>,
+    pub(crate) states: &'a States,
+}
+
+/// The handlers, sorted by id; or everything that is wrong with them, added to `problems`.
+pub(crate) fn wire(
+    mut registrations: Vec<&'static Registration>,
+    wiring: &Wiring<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Wired> {
+    let mut seen = HashSet::new();
+    registrations.retain(|&registration| seen.insert(std::ptr::from_ref(registration)));
+
+    let mut wired: Vec<(&'static Registration, Selector, String)> = registrations
+        .into_iter()
+        .map(|registration| {
+            let selector = registration.selector(wiring.app);
+            let id = registration.handler_id(&selector);
+            (registration, selector, id)
+        })
+        .collect();
+    wired.sort_by(|a, b| (&a.2, a.0.location).cmp(&(&b.2, b.0.location)));
+
+    for (registration, selector, _) in &wired {
+        check_state(registration, wiring.states, problems);
+        check_function(registration, selector, wiring, problems);
+    }
+    check_ids(&wired, problems);
+    if !problems.is_empty() {
+        return Vec::new();
+    }
+
+    let naming: Vec<Selector> = wired
+        .iter()
+        .filter(|(_, selector, _)| selector.names_functions())
+        .map(|(_, selector, _)| selector.clone())
+        .collect();
+    wired
+        .into_iter()
+        .map(|(registration, selector, id)| {
+            let info = registration.info(&id, &selector, &naming);
+            Wired { registration, selector, info, id: id.into() }
+        })
+        .collect()
+}
+
+impl Registration {
+    fn info(&self, id: &str, selector: &Selector, naming: &[Selector]) -> HandlerInfo {
+        let function = self.function.unwrap_or("fallback");
+        HandlerInfo {
+            id: id.to_owned(),
+            name: self.name.map_or_else(|| format!("{function} (failure)"), str::to_owned),
+            selector: selector.to_string(),
+            triggers: triggers(selector, naming.iter()),
+            retries: self.retries,
+            timeout: self.timeout,
+            concurrency: self.concurrency,
+            rust_name: self.rust_name,
+            location: self.location,
+            description: self.description,
+        }
+    }
+}
+
+fn check_state(registration: &Registration, states: &States, problems: &mut Vec<Problem>) {
+    let mut needs = Needs::default();
+    (registration.needs)(&mut needs);
+    for missing in needs.missing(states) {
+        problems.push(registration.problem(
+            format!("it needs state of type `{missing}`, and the dispatcher has none"),
+            "give the dispatcher's builder a `.state(..)` of that type".to_owned(),
+        ));
+    }
+}
+
+/// Whether there can be such a function at all.
+fn check_function(
+    registration: &Registration,
+    selector: &Selector,
+    wiring: &Wiring<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    let known = wiring.known_functions;
+    if known.is_some_and(|known| known.iter().any(|id| selector.covers(id))) {
+        return;
+    }
+    if let (Target::Named(glob), Some(function), Some(app)) =
+        (&selector.target, registration.function, registration.app.or(wiring.app))
+        && let Some(rest) = function.strip_prefix(app).and_then(|rest| rest.strip_prefix('-'))
+    {
+        problems.push(registration.problem(
+            format!(
+                "`function = {function:?}` begins with its own app `{app}`, so it means `{glob}`"
+            ),
+            format!(
+                "write `function = {rest:?}`, or list `{glob}` in `.known_functions(..)` if the \
+                 function is really called so"
+            ),
+        ));
+        return;
+    }
+    let (Some(known), Some(function)) = (known, registration.function) else { return };
+    let wanted = match &selector.target {
+        Target::Named(glob) => glob.to_string(),
+        Target::Every { app: Some(app) } => format!("{app}-*"),
+        Target::Every { app: None } | Target::Fallback { .. } => return,
+    };
+    let remedy = match nearest(&wanted, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "correct it, or add the function to `.known_functions(..)`".to_owned(),
+    };
+    problems.push(registration.problem(
+        format!("`function = {function:?}` means `{wanted}`, which is none of the known functions"),
+        remedy,
+    ));
+}
+
+fn check_ids(wired: &[(&'static Registration, Selector, String)], problems: &mut Vec<Problem>) {
+    let mut by_id: BTreeMap<&str, Vec<&'static Registration>> = BTreeMap::new();
+    for (registration, _, id) in wired {
+        by_id.entry(id).or_default().push(registration);
+    }
+    for (id, same) in by_id {
+        let [first, others @ ..] = same.as_slice() else { continue };
+        if others.is_empty() {
+            continue;
+        }
+        let others: Vec<String> = others
+            .iter()
+            .map(|other| format!("`{}` ({})", other.rust_name, other.location))
+            .collect();
+        problems.push(first.problem(
+            format!("its id `{id}` is also that of {}", others.join(" and of ")),
+            "give all but one an `id = \"..\"` of their own".to_owned(),
+        ));
+    }
+}
+
+/// Lists handlers for [`DispatcherBuilder::register`](crate::DispatcherBuilder::register), by the
+/// paths of their functions.
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{Dispatcher, handlers, on_failure};
+///
+/// #[on_failure(function = "checkout")]
+/// async fn undo_checkout() {}
+///
+/// mod payments {
+///     #[inngest_failure::on_failure(function = "charge")]
+///     pub async fn refund() {}
+/// }
+///
+/// let dispatcher = Dispatcher::builder()
+///     .without_inventory()
+///     .register(handlers![undo_checkout, payments::refund])
+///     .build()?;
+/// assert_eq!(dispatcher.handlers().len(), 2);
+/// # Ok::<(), inngest_failure::BuildError>(())
+/// ```
+#[macro_export]
+macro_rules! handlers {
+    ($($handler:path),* $(,)?) => {
+        [$(<$handler as $crate::__private::Handler>::registration()),*]
+    };
+}
