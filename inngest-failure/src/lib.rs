@@ -1,7 +1,7 @@
 //! Failure handlers for [Inngest](https://www.inngest.com) functions: annotate a Rust function, and it
 //! runs when a function, written in any language, has failed for good.
 //!
-//! ```
+//! ```standalone_crate
 //! use inngest_failure::{Dispatcher, Failure, HandlerError, on_failure};
 //!
 //! #[derive(serde::Deserialize)]
