@@ -65,8 +65,6 @@ mod registry;
 mod selector;
 mod suggest;
 
-pub use inngest_failure_macros::on_failure;
-
 #[doc(inline)]
 pub use self::{
     dispatcher::{
@@ -78,6 +76,6 @@ pub use self::{
     },
     event::{Failure, FailureError, FailureEvent, FailureKind, TriggerEvent, TriggerEvents},
     extract::{Context, FromFailure, MissingState, Needs, RunContext, State},
-    registry::HandlerInfo,
+    registry::{HandlerInfo, on_failure},
     selector::Trigger,
 };

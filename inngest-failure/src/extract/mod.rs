@@ -22,7 +22,7 @@ pub use crate::event::{Failure, FailureEvent};
 /// knows.
 ///
 /// Every argument of a function under [`#[on_failure]`](crate::on_failure) is one. Those of this
-/// crate are [`Failure`](crate::Failure), [`FailureEvent`], [`State`], [`RunContext`], and
+/// crate are [`Failure`], [`FailureEvent`], [`State`], [`RunContext`], and
 /// `Result<T, T::Rejection>` of any extractor `T`, for a handler that wants to see why `T` could not
 /// be taken. Implement it for types of your own that several handlers need.
 ///
