@@ -1,6 +1,8 @@
 //! Which failures a handler takes: the rule as a matcher, and as a CEL expression for the server.
 
 mod cel;
+#[cfg(test)]
+mod equivalence;
 mod glob;
 mod index;
 
