@@ -15,6 +15,36 @@ pub use crate::{
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What goes through the arguments of a handler: it asks what they need, or takes their values.
+#[derive(Debug)]
+pub enum Arguments<'a> {
+    Needs(&'a mut Needs),
+    Values(&'a Context),
+}
+
+impl<'a> Arguments<'a> {
+    /// The next argument's value. Where the arguments are only asked, nobody waits for it.
+    pub fn next<T: FromFailure>(
+        &mut self,
+    ) -> impl Future<Output = Result<T, CallError>> + Send + use<'a, T> {
+        let cx = match self {
+            Self::Needs(needs) => {
+                T::needs(needs);
+                None
+            }
+            Self::Values(cx) => Some(*cx),
+        };
+        async move {
+            match cx {
+                Some(cx) => T::from_failure(cx)
+                    .await
+                    .map_err(|rejection| CallError::Rejected(rejection.into())),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
 /// What a handler may return.
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
@@ -32,13 +62,48 @@ impl HandlerOutput for () {
     }
 }
 
-impl<T: Serialize, E: Into<HandlerError>> HandlerOutput for Result<T, E> {
+impl<T: HandlerValue, E: IntoHandlerError> HandlerOutput for Result<T, E> {
     fn into_output(self) -> Result<Value, CallError> {
-        let value = self.map_err(|error| CallError::Failed(error.into()))?;
-        serde_json::to_value(value).map_err(|error| {
+        let value = self.map_err(|error| CallError::Failed(error.into_handler_error()))?;
+        value.into_value().map_err(|error| {
             let message = format!("what the handler returned can't be written as JSON: {error}");
             CallError::Failed(HandlerError::non_retriable(message))
         })
+    }
+}
+
+/// `Serialize`, with a message of its own.
+#[diagnostic::on_unimplemented(
+    message = "a handler can't return `{Self}`, which does not implement `serde::Serialize`",
+    label = "the value can't be written as JSON",
+    note = "derive `serde::Serialize` for `{Self}`, or return `Result<(), _>`"
+)]
+pub trait HandlerValue {
+    fn into_value(self) -> serde_json::Result<Value>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize> HandlerValue for T {
+    fn into_value(self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+}
+
+/// `Into<HandlerError>`, with a message of its own.
+#[diagnostic::on_unimplemented(
+    message = "a handler can't fail with `{Self}`, which does not turn into `HandlerError`",
+    label = "the error does not turn into `HandlerError`",
+    note = "`HandlerError` takes text and every `std::error::Error` that is `Send + Sync + 'static`, boxed or not",
+    note = "implement `std::error::Error` for `{Self}`, or return `Result<_, HandlerError>`"
+)]
+pub trait IntoHandlerError {
+    fn into_handler_error(self) -> HandlerError;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Into<HandlerError>> IntoHandlerError for E {
+    fn into_handler_error(self) -> HandlerError {
+        self.into()
     }
 }
 
@@ -47,7 +112,31 @@ pub fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a
     Box::pin(future)
 }
 
-/// An argument could not be taken.
-pub fn rejected(rejection: impl Into<HandlerError>) -> CallError {
-    CallError::Rejected(rejection.into())
+/// The type of a text, asked for where the text stands.
+pub const fn text(text: &'static str) -> &'static str {
+    text
+}
+
+/// A constant is not known to the attribute, so the compiler checks it.
+#[track_caller]
+pub const fn check_text(text: &str) {
+    assert!(
+        !text.trim_ascii().is_empty(),
+        "this constant is blank; let it say what the argument is about"
+    );
+}
+
+/// An app's id is no pattern.
+#[track_caller]
+pub const fn check_app(app: &str) {
+    check_text(app);
+    let bytes = app.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        assert!(
+            bytes[i] != b'*',
+            "`app` takes no `*`; leave `app` out, or write a handler for each app"
+        );
+        i += 1;
+    }
 }

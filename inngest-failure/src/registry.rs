@@ -176,21 +176,18 @@ impl Registration {
 
     /// `function = ".."`; without it the handler is a fallback.
     pub const fn function(mut self, function: &'static str) -> Self {
-        check_not_blank(function);
         self.function = Some(function);
         self
     }
 
     /// `app = ".."`.
     pub const fn app(mut self, app: &'static str) -> Self {
-        check_app(app);
         self.app = Some(app);
         self
     }
 
     /// `error = ".."`.
     pub const fn error(mut self, error: &'static str) -> Self {
-        check_not_blank(error);
         self.error = Some(error);
         self
     }
@@ -203,14 +200,12 @@ impl Registration {
 
     /// `id = ".."`.
     pub const fn id(mut self, id: &'static str) -> Self {
-        check_not_blank(id);
         self.id = Some(id);
         self
     }
 
     /// `name = ".."`.
     pub const fn name(mut self, name: &'static str) -> Self {
-        check_not_blank(name);
         self.name = Some(name);
         self
     }
@@ -267,28 +262,6 @@ impl Registration {
 
 fn is_bare_star(function: &str) -> bool {
     !function.is_empty() && function.bytes().all(|byte| byte == b'*')
-}
-
-/// A constant is not known to the attribute, so the compiler checks it.
-const fn check_not_blank(text: &str) {
-    assert!(
-        !text.trim_ascii().is_empty(),
-        "this constant is blank; let it say what the argument is about"
-    );
-}
-
-/// An app's id is no pattern.
-const fn check_app(app: &str) {
-    check_not_blank(app);
-    let bytes = app.as_bytes();
-    let mut i = 0;
-    while i < bytes.len() {
-        assert!(
-            bytes[i] != b'*',
-            "`app` takes no `*`; leave `app` out, or write a handler for each app"
-        );
-        i += 1;
-    }
 }
 
 /// A handler, as [`Dispatcher::handlers`](crate::Dispatcher::handlers) lists it.

@@ -10,7 +10,6 @@ mod service;
 use std::{fmt, sync::Arc};
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use tracing::Instrument;
 
 pub use self::{
     backoff::Backoff,
@@ -113,12 +112,29 @@ impl Dispatcher {
     /// current `.await`. A plain `fn` that has started runs to its end; its result is lost, which
     /// is logged as a warning.
     pub async fn dispatch(&self, event: FailureEvent) -> Dispatch {
+        let inner = &*self.inner;
         let span = tracing::info_span!(
             "dispatch",
             function_id = event.function_id(),
             run_id = event.run_id(),
         );
-        self.run_all(event).instrument(span).await
+        let selection = inner.index.select(Subject::from(&event));
+        if selection.unhandled {
+            span.in_scope(|| self.warn_of_unhandled(&event));
+        }
+        let run = |i: usize| inner.handlers[i].run(&event, &inner.states, &inner.backoff, &span);
+        let runs = match selection.handlers.as_slice() {
+            &[only] => vec![run(only).await],
+            several => {
+                several.iter().map(|&i| run(i)).collect::<FuturesOrdered<_>>().collect().await
+            }
+        };
+        Dispatch {
+            function_id: event.function_id().to_owned(),
+            run_id: event.run_id().to_owned(),
+            runs,
+            unhandled: selection.unhandled,
+        }
     }
 
     /// Reads a failure event from JSON, as [`FailureEvent::from_slice`] does, and dispatches it.
@@ -140,27 +156,6 @@ impl Dispatcher {
         let event = FailureEvent::from_slice(json)
             .inspect_err(|error| tracing::error!(%error, "not a failure event, nothing has run"))?;
         Ok(self.dispatch(event).await)
-    }
-
-    async fn run_all(&self, event: FailureEvent) -> Dispatch {
-        let inner = &*self.inner;
-        let selection = inner.index.select(Subject::from(&event));
-        if selection.unhandled {
-            self.warn_of_unhandled(&event);
-        }
-        let run = |i: usize| inner.handlers[i].run(&event, &inner.states, &inner.backoff);
-        let runs = match selection.handlers.as_slice() {
-            &[only] => vec![run(only).await],
-            several => {
-                several.iter().map(|&i| run(i)).collect::<FuturesOrdered<_>>().collect().await
-            }
-        };
-        Dispatch {
-            function_id: event.function_id().to_owned(),
-            run_id: event.run_id().to_owned(),
-            runs,
-            unhandled: selection.unhandled,
-        }
     }
 
     fn warn_of_unhandled(&self, event: &FailureEvent) {

@@ -54,8 +54,10 @@ impl Handler {
         event: &FailureEvent,
         states: &Arc<States>,
         backoff: &Backoff,
+        dispatch: &Span,
     ) -> HandlerRun {
         let span = tracing::info_span!(
+            parent: dispatch,
             "handler",
             handler_id = &*self.id,
             run_id = event.run_id(),

@@ -23,8 +23,12 @@ use crate::event::{CANCELLED, FAILED};
 /// assert!(error.to_string().contains("expected u64"));
 /// # Ok::<(), inngest_failure::ParseError>(())
 /// ```
-#[derive(Debug)]
 pub struct ParseError {
+    // Boxed, for it is rare, and the way of every result that has one is the longer for its size.
+    inner: Box<Inner>,
+}
+
+struct Inner {
     path: String,
     expected: String,
     message: String,
@@ -35,17 +39,18 @@ impl ParseError {
     /// Where in the JSON the fault is, such as `data.event.data.amount_cents`; empty for the JSON as
     /// a whole.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.inner.path
     }
 
     /// What was expected there: the Rust type of the data, or a description.
     pub fn expected(&self) -> &str {
-        &self.expected
+        &self.inner.expected
     }
 
     fn new(path: impl Into<String>, expected: impl Into<String>, message: String) -> Self {
         let meaning = Meaning::non_retriable(message.as_str().into());
-        Self { path: path.into(), expected: expected.into(), message, meaning }
+        let inner = Inner { path: path.into(), expected: expected.into(), message, meaning };
+        Self { inner: Box::new(inner) }
     }
 
     /// The original event's data, of the event at `path`, is not a `T`.
@@ -143,14 +148,24 @@ fn without_position(error: &serde_json::Error) -> String {
     message.strip_suffix(&position).map_or(message.clone(), str::to_owned)
 }
 
+impl fmt::Debug for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParseError")
+            .field("path", &self.inner.path)
+            .field("expected", &self.inner.expected)
+            .field("message", &self.inner.message)
+            .finish()
+    }
+}
+
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.inner.message)
     }
 }
 
 impl Error for ParseError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.meaning)
+        Some(&self.inner.meaning)
     }
 }

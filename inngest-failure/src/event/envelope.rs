@@ -1,6 +1,6 @@
 //! Reading the envelope: one pass over the text, in which only what every failure has is taken.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
@@ -8,28 +8,37 @@ use serde_json::{Number, value::RawValue};
 use super::{
     CANCELLED, FAILED, FailureEvent, FailureKind, Inner,
     failure_error::{FailureError, WireError},
+    text::{Placed, Text, place},
     time_from_millis,
+    trigger::{PlacedEvents, PlacedTrigger, WireTrigger},
 };
 use crate::error::ParseError;
 
-/// `E` is the error's shape: [`WireError`], which nearly every event has, or any JSON.
+/// `E` and `T` are the shapes of the error and of the original event: those that nearly every failure
+/// has, or any JSON.
 #[derive(Deserialize)]
-struct Envelope<'a, E> {
-    name: String,
-    id: Option<String>,
+#[serde(expecting = "an object with `name` and `data`")]
+struct Envelope<'a, E, T> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
     ts: Option<Number>,
-    #[serde(borrow, bound(deserialize = "E: Deserialize<'de>"))]
-    data: Data<'a, E>,
+    #[serde(borrow, bound(deserialize = "E: Deserialize<'de>, T: Deserialize<'de>"))]
+    data: Data<'a, E, T>,
 }
 
 #[derive(Deserialize)]
-struct Data<'a, E> {
-    function_id: String,
-    run_id: Option<String>,
-    correlation_id: Option<String>,
-    error: Option<E>,
+#[serde(expecting = "an object with `function_id`")]
+struct Data<'a, E, T> {
     #[serde(borrow)]
-    event: Option<&'a RawValue>,
+    function_id: Text<'a>,
+    #[serde(borrow)]
+    run_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    correlation_id: Option<Text<'a>>,
+    error: Option<E>,
+    event: Option<T>,
     #[serde(borrow)]
     events: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -53,15 +62,27 @@ pub(super) fn check_size(bytes: usize) -> Result<(), ParseError> {
 }
 
 pub(super) fn read(text: &str) -> Result<Inner, ParseError> {
-    if let Ok(envelope) = serde_json::from_str::<Envelope<'_, WireError<'_>>>(text) {
-        return assemble(text, envelope, |error| error);
+    if let Ok(envelope) = serde_json::from_str(text) {
+        return assemble(text, envelope);
     }
-    // Either the error has a shape of its own, or the event is broken: look again, more slowly.
-    match from_str_with_path::<Envelope<'_, &RawValue>>(text) {
-        Ok(envelope) => assemble(text, envelope, WireError::from_any),
+    // Either the error or the original event has a shape of its own, or the failure event is broken:
+    // look again, more slowly.
+    match from_str_with_path::<Envelope<'_, &RawValue, &RawValue>>(text) {
+        Ok(Envelope { name, id, ts, data }) => {
+            let data = Data {
+                error: data.error.map(WireError::from_any),
+                event: data.event.map(WireTrigger::from_any),
+                function_id: data.function_id,
+                run_id: data.run_id,
+                correlation_id: data.correlation_id,
+                events: data.events,
+                result: data.result,
+            };
+            assemble(text, Envelope { name, id, ts, data })
+        }
         Err(error) => match serde_json::from_str::<CallBody<'_>>(text) {
-            Ok(call) if call.event.get().len() < text.len() => read(call.event.get()),
-            _ => Err(error),
+            Ok(call) => read(call.event.get()),
+            Err(_) => Err(error),
         },
     }
 }
@@ -74,42 +95,36 @@ fn from_str_with_path<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseE
     Ok(value)
 }
 
-fn assemble<'a, E>(
+fn assemble<'a>(
     text: &'a str,
-    envelope: Envelope<'a, E>,
-    read_error: impl FnOnce(E) -> WireError<'a>,
+    Envelope { name, id, ts, data }: Envelope<'a, WireError<'a>, WireTrigger<'a>>,
 ) -> Result<Inner, ParseError> {
-    let Envelope { name, id, ts, data } = envelope;
-    let kind = match name.as_str() {
+    let kind = match &*name.0 {
         FAILED => FailureKind::Failed,
         CANCELLED => FailureKind::Cancelled,
-        _ => return Err(ParseError::not_a_failure(&name)),
+        name => return Err(ParseError::not_a_failure(name)),
     };
-    let run_id = match (data.run_id, &id) {
-        (Some(run_id), _) => run_id,
-        (None, Some(id)) => id.clone(),
-        (None, None) => return Err(ParseError::no_run_id()),
-    };
-    let owned: std::sync::Arc<str> = text.into();
-    let wire_error = data.error.map(read_error);
-    let wire_error_name = wire_error.as_ref().and_then(|error| error.name.clone());
-    let error = match wire_error {
+    let placed = |part| Placed::new(text, part);
+    let id = id.map(placed);
+    let run_id = data.run_id.map(placed);
+    if run_id.is_none() && id.is_none() {
+        return Err(ParseError::no_run_id());
+    }
+    let owned: Arc<str> = text.into();
+    let error = match data.error {
         None if kind == FailureKind::Cancelled => FailureError::cancelled(&owned),
-        wire_error => {
-            FailureError::from_wire(wire_error.unwrap_or_default(), data.result, text, &owned)
-        }
+        wire => FailureError::from_wire(wire.unwrap_or_default(), data.result, text, &owned),
     };
     Ok(Inner {
         kind,
-        id: id.unwrap_or_else(|| run_id.clone()),
-        function_id: data.function_id,
+        id,
         run_id,
+        function_id: placed(data.function_id),
         failed_at: time_from_millis(ts.as_ref().map_or(0, millis)),
-        correlation_id: data.correlation_id,
+        correlation_id: data.correlation_id.map(placed),
         error,
-        wire_error_name,
-        event: data.event.map(|event| place(text, event)),
-        events: data.events.map(|events| place(text, events)),
+        event: data.event.map(|event| PlacedTrigger::new(text, event)).unwrap_or_default(),
+        events: PlacedEvents::new(data.events.map(|events| place(text, events.get()))),
         text: owned,
     })
 }
@@ -118,10 +133,4 @@ fn assemble<'a, E>(
 pub(super) fn millis(ts: &Number) -> i64 {
     // A cast from `f64` saturates, which is what is wanted of a time beyond the clock.
     ts.as_i64().or_else(|| ts.as_f64().map(|ts| ts as i64)).unwrap_or(0)
-}
-
-/// Where `part`, which was borrowed from `text`, lies in it.
-pub(super) fn place(text: &str, part: &RawValue) -> Range<usize> {
-    let start = part.get().as_ptr() as usize - text.as_ptr() as usize;
-    start..start + part.get().len()
 }

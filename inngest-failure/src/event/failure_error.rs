@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
-use super::envelope::place;
+use super::text::{Text, place};
 use crate::error::ParseError;
 
 /// How many causes are followed, and how often JSON inside a text is looked into.
@@ -57,6 +57,9 @@ pub struct FailureError {
     pub stack: Option<String>,
     /// The error that caused this one.
     pub cause: Option<Box<FailureError>>,
+    /// Whether `name` stands on the wire as `data.error.name`; otherwise it is a default, or seen
+    /// through an older shape.
+    named_on_wire: bool,
     origin: Origin,
     code: OnceLock<Option<String>>,
 }
@@ -114,6 +117,10 @@ impl FailureError {
         Err(first.unwrap_or_else(ParseError::no_details::<D>))
     }
 
+    pub(super) fn wire_name(&self) -> Option<&str> {
+        self.named_on_wire.then_some(&self.name)
+    }
+
     /// The JSON in which the SDK's own fields may stand, the fullest first.
     fn objects(&self) -> Vec<&str> {
         #[derive(Deserialize)]
@@ -146,6 +153,7 @@ impl FailureError {
             message: "the run was cancelled".to_owned(),
             stack: None,
             cause: None,
+            named_on_wire: false,
             origin: Origin::Event(Arc::clone(event)),
             code: OnceLock::new(),
         }
@@ -158,87 +166,83 @@ impl FailureError {
         text: &str,
         event: &Arc<str>,
     ) -> Self {
-        if let Some(body) = wire.body.filter(|_| wire.message.is_none()) {
-            return Self::from_body(body);
+        if let (Some(body), None) = (&wire.body, &wire.message) {
+            return Self::from_body(&body.0);
         }
-        // The SDK's answer is read only if the server's digest of it lacks something.
+        // The SDK's own answer is read only if the server's digest of it lacks something.
         let answer = OnceLock::new();
         let answer = || answer.get_or_init(|| Answer::new(result));
 
-        let is_summary = wire.message.as_ref().is_none_or(String::is_empty)
-            || wire.message == wire.error && wire.message.is_some();
-        let mut name = wire.name.filter(|name| !name.is_empty());
-        let message = match wire.message {
+        let is_summary = wire.message.is_none() || wire.message == wire.error;
+        let message = wire.message.and_then(Text::non_empty).map(Text::into_string);
+        let message = match message {
             Some(message) if !is_summary => message,
-            message => {
-                let answer = answer();
-                name = name.or_else(|| answer.object.name.clone());
-                answer
-                    .text
-                    .clone()
-                    .or_else(|| answer.object.message.clone())
-                    .filter(|message| !message.is_empty())
-                    .or(message.filter(|message| !message.is_empty()))
-                    .or(wire.error)
-                    .unwrap_or_else(|| "the failure event says nothing of the error".to_owned())
-            }
+            summary => answer()
+                .message()
+                .or(summary)
+                .or(wire.error.map(Text::into_string))
+                .unwrap_or_else(|| "the failure event says nothing of the error".to_owned()),
         };
         let seen = see_through(&message, 0);
-        let stack = non_empty(wire.stack).or(seen.stack);
+        let wire_name = wire.name.and_then(Text::non_empty).map(Text::into_string);
+        let named_on_wire = wire_name.is_some();
+        let name = wire_name
+            .or(seen.name)
+            .or_else(|| answer().object.name.as_ref().map(|name| name.0.clone().into_owned()));
+        let stack = wire.stack.and_then(Text::non_empty).map(Text::into_string).or(seen.stack);
+        // Most answers are long, for the stack, and have no cause: a search is cheaper than a parse.
+        let may_have_cause = || result.is_some_and(|result| result.get().contains("\"cause\""));
+        let cause =
+            wire.cause.or_else(|| may_have_cause().then(|| answer().object.cause).flatten());
         Self {
-            name: name.or(seen.name).unwrap_or_else(default_name),
+            name: name.unwrap_or_else(default_name),
             message: seen.message.unwrap_or(message),
-            stack: stack.or_else(|| result.and_then(|_| answer().object.stack.clone())),
-            cause: wire
-                .cause
-                .or_else(|| result.and_then(|_| answer().object.cause))
-                .and_then(|cause| Self::from_cause(event, place(text, cause), 0)),
+            stack: stack.or_else(|| answer().stack()),
+            cause: cause.and_then(|cause| Self::from_cause(event, place(text, cause.get()), 0)),
+            named_on_wire,
             origin: Origin::Event(Arc::clone(event)),
             code: OnceLock::new(),
         }
     }
 
     /// The form of 2023: the JSON text of the SDK's error in `body`.
-    fn from_body(body: String) -> Self {
-        let seen = see_through(&body, 0);
+    fn from_body(body: &str) -> Self {
+        let seen = see_through(body, 0);
+        let bare_string = || serde_json::from_str(body).ok();
         let body: Arc<str> = body.into();
-        let all = 0..body.len();
-        let cause = serde_json::from_str::<WireError<'_>>(&body)
-            .ok()
-            .and_then(|error| error.cause)
-            .and_then(|cause| Self::from_cause(&body, place(&body, cause), 0));
+        let wire: Option<WireError<'_>> = serde_json::from_str(&body).ok();
+        let cause = wire
+            .and_then(|wire| wire.cause)
+            .and_then(|cause| Self::from_cause(&body, place(&body, cause.get()), 0));
         Self {
             name: seen.name.unwrap_or_else(default_name),
-            message: seen
-                .message
-                .or_else(|| serde_json::from_str(&body).ok())
-                .unwrap_or_else(|| body.as_ref().to_owned()),
+            message: seen.message.or_else(bare_string).unwrap_or_else(|| body.as_ref().to_owned()),
             stack: seen.stack,
             cause,
-            origin: Origin::Object(body, all),
+            named_on_wire: false,
+            origin: Origin::Object(Arc::clone(&body), 0..body.len()),
             code: OnceLock::new(),
         }
     }
 
     /// A cause: an error of the same shape, or any JSON.
-    fn from_cause(
-        text: &Arc<str>,
-        place_of_cause: Range<usize>,
-        depth: usize,
-    ) -> Option<Box<Self>> {
-        let json = &text[place_of_cause.clone()];
+    fn from_cause(text: &Arc<str>, at: Range<usize>, depth: usize) -> Option<Box<Self>> {
+        let json = &text[at.clone()];
         if depth == MAX_DEPTH || json == "null" {
             return None;
         }
         let wire = WireError::from_any(serde_json::from_str(json).ok()?);
-        let cause =
-            wire.cause.and_then(|cause| Self::from_cause(text, place(text, cause), depth + 1));
+        let cause = wire
+            .cause
+            .and_then(|cause| Self::from_cause(text, place(text, cause.get()), depth + 1));
+        let message = wire.message.or(wire.error);
         Some(Box::new(Self {
-            name: wire.name.unwrap_or_else(default_name),
-            message: wire.message.or(wire.error).unwrap_or_else(|| json.to_owned()),
-            stack: non_empty(wire.stack),
+            name: wire.name.map_or_else(default_name, Text::into_string),
+            message: message.map_or_else(|| json.to_owned(), Text::into_string),
+            stack: wire.stack.and_then(Text::non_empty).map(Text::into_string),
             cause,
-            origin: Origin::Object(Arc::clone(text), place_of_cause),
+            named_on_wire: false,
+            origin: Origin::Object(Arc::clone(text), at),
             code: OnceLock::new(),
         }))
     }
@@ -280,11 +284,16 @@ impl PartialEq for FailureError {
 /// An error as it stands in `data.error`.
 #[derive(Default, Deserialize)]
 pub(super) struct WireError<'a> {
-    pub(super) name: Option<String>,
-    error: Option<String>,
-    message: Option<String>,
-    stack: Option<String>,
-    body: Option<String>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    error: Option<Text<'a>>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+    #[serde(borrow)]
+    stack: Option<Text<'a>>,
+    #[serde(borrow)]
+    body: Option<Text<'a>>,
     #[serde(borrow)]
     cause: Option<&'a RawValue>,
 }
@@ -310,19 +319,19 @@ impl<'a> WireError<'a> {
         // A struct is also read from an array, which here is as shapeless as a number.
         match serde_json::from_str::<Fields<'_>>(json.get()) {
             Ok(fields) if json.get().starts_with('{') => Self {
-                name: fields.name.map(text_of),
-                error: fields.error.map(text_of),
-                message: fields.message.map(text_of),
-                stack: fields.stack.map(text_of),
-                body: fields.body.map(text_of),
+                name: fields.name.map(Text::of_any),
+                error: fields.error.map(Text::of_any),
+                message: fields.message.map(Text::of_any),
+                stack: fields.stack.map(Text::of_any),
+                body: fields.body.map(Text::of_any),
                 cause: fields.cause,
             },
-            _ => Self { message: Some(text_of(json)), ..Self::default() },
+            _ => Self { message: Some(Text::of_any(json)), ..Self::default() },
         }
     }
 }
 
-/// The SDK's raw answer, `data.result`.
+/// The SDK's raw answer, `data.result`: a text, an object, or nothing of use.
 struct Answer<'a> {
     text: Option<String>,
     object: WireError<'a>,
@@ -331,10 +340,18 @@ struct Answer<'a> {
 impl<'a> Answer<'a> {
     fn new(result: Option<&'a RawValue>) -> Self {
         let text = result.and_then(|result| serde_json::from_str(result.get()).ok());
-        let object = result.filter(|result| result.get().starts_with('{')).map(WireError::from_any);
-        let mut object = object.unwrap_or_default();
-        object.stack = non_empty(object.stack);
-        Self { text, object }
+        let object = result.filter(|result| result.get().starts_with('{'));
+        Self { text, object: object.map(WireError::from_any).unwrap_or_default() }
+    }
+
+    fn message(&self) -> Option<String> {
+        let object = self.object.message.as_ref().map(|message| message.0.clone().into_owned());
+        self.text.clone().or(object).filter(|message| !message.is_empty())
+    }
+
+    fn stack(&self) -> Option<String> {
+        let stack = self.object.stack.as_ref().map(|stack| stack.0.clone().into_owned());
+        stack.filter(|stack| !stack.is_empty())
     }
 }
 
@@ -355,24 +372,16 @@ fn see_through(message: &str, depth: usize) -> Seen {
     };
     let wire = WireError::from_any(json);
     // `{"error": {"message": ..}}` says it deeper down, and a message may be JSON once more.
-    let Some(text) = wire.message.filter(|message| !message.is_empty()).or(wire.error) else {
+    let Some(text) = wire.message.and_then(Text::non_empty).or(wire.error) else {
         return Seen::default();
     };
-    let inner = see_through(&text, depth + 1);
+    let inner = see_through(&text.0, depth + 1);
+    let own = |part: Option<Text<'_>>| part.and_then(Text::non_empty).map(Text::into_string);
     Seen {
-        name: non_empty(wire.name).or(inner.name),
-        message: Some(inner.message.unwrap_or(text)),
-        stack: non_empty(wire.stack).or(inner.stack),
+        name: own(wire.name).or(inner.name),
+        message: Some(inner.message.unwrap_or_else(|| text.into_string())),
+        stack: own(wire.stack).or(inner.stack),
     }
-}
-
-/// A JSON text's content; of any other JSON, its text.
-fn text_of(json: &RawValue) -> String {
-    serde_json::from_str(json.get()).unwrap_or_else(|_| json.get().to_owned())
-}
-
-fn non_empty(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
 }
 
 fn default_name() -> String {

@@ -2,11 +2,11 @@
 
 mod envelope;
 mod failure_error;
+mod text;
 mod trigger;
 
 use std::{
     fmt,
-    ops::Range,
     str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -18,6 +18,10 @@ use serde_json::value::RawValue;
 pub use self::{
     failure_error::FailureError,
     trigger::{TriggerEvent, TriggerEvents},
+};
+use self::{
+    text::Placed,
+    trigger::{PlacedEvents, PlacedTrigger},
 };
 use crate::error::ParseError;
 
@@ -86,17 +90,15 @@ pub struct FailureEvent {
 struct Inner {
     text: Arc<str>,
     kind: FailureKind,
-    id: String,
-    function_id: String,
-    run_id: String,
+    function_id: Placed,
+    /// One of the two is there.
+    id: Option<Placed>,
+    run_id: Option<Placed>,
     failed_at: SystemTime,
-    correlation_id: Option<String>,
+    correlation_id: Option<Placed>,
     error: FailureError,
-    /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held
-    /// against; [`FailureError::name`] has a default and sees through older shapes.
-    wire_error_name: Option<String>,
-    event: Option<Range<usize>>,
-    events: Option<Range<usize>>,
+    event: PlacedTrigger,
+    events: PlacedEvents,
 }
 
 impl FailureEvent {
@@ -125,17 +127,17 @@ impl FailureEvent {
 
     /// The id of this event, which Inngest makes equal to the run's.
     pub fn id(&self) -> &str {
-        &self.inner.id
+        self.inner.id.as_ref().or(self.inner.run_id.as_ref()).map_or("", |id| self.text(id))
     }
 
     /// The composite id of the function whose run failed: `{app}-{function}`.
     pub fn function_id(&self) -> &str {
-        &self.inner.function_id
+        self.text(&self.inner.function_id)
     }
 
     /// The id of the run that failed.
     pub fn run_id(&self) -> &str {
-        &self.inner.run_id
+        self.inner.run_id.as_ref().or(self.inner.id.as_ref()).map_or("", |id| self.text(id))
     }
 
     /// When the run failed; the Unix epoch if the event does not say.
@@ -186,22 +188,23 @@ impl FailureEvent {
         let inner = &*self.inner;
         Ok(Failure {
             kind: inner.kind,
-            function_id: inner.function_id.clone(),
-            run_id: inner.run_id.clone(),
+            function_id: self.function_id().to_owned(),
+            run_id: self.run_id().to_owned(),
+            event: inner.event.parse(&inner.text, "data.event")?,
             error: inner.error.clone(),
-            event: trigger::read(
-                inner.event.clone().map(|range| &inner.text[range]),
-                "data.event",
-            )?,
-            events: TriggerEvents::new(&inner.text, inner.events.clone(), inner.event.clone()),
+            events: TriggerEvents::new(self.clone()),
             failed_at: inner.failed_at,
-            correlation_id: inner.correlation_id.clone(),
+            correlation_id: inner.correlation_id.as_ref().map(|id| self.text(id).to_owned()),
         })
     }
 
-    /// `data.error.name` exactly as it stands on the wire.
+    /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held against.
     pub(crate) fn wire_error_name(&self) -> Option<&str> {
-        self.inner.wire_error_name.as_deref()
+        self.inner.error.wire_name()
+    }
+
+    fn text<'a>(&'a self, part: &'a Placed) -> &'a str {
+        part.get(&self.inner.text)
     }
 }
 
@@ -237,8 +240,8 @@ impl fmt::Debug for FailureEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FailureEvent")
             .field("kind", &self.inner.kind)
-            .field("function_id", &self.inner.function_id)
-            .field("run_id", &self.inner.run_id)
+            .field("function_id", &self.function_id())
+            .field("run_id", &self.run_id())
             .field("error", &self.inner.error)
             .finish_non_exhaustive()
     }

@@ -1,16 +1,15 @@
 //! The events that had started the failed run.
 
-use std::{
-    fmt,
-    marker::PhantomData,
-    ops::Range,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, marker::PhantomData, ops::Range, sync::OnceLock};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Number, Value, value::RawValue};
 
-use super::envelope::{millis, place};
+use super::{
+    FailureEvent,
+    envelope::millis,
+    text::{Placed, Text, place},
+};
 use crate::error::ParseError;
 
 /// An event that had started the failed run, its data as `T`.
@@ -52,32 +51,13 @@ pub struct TriggerEvent<T = Value> {
 /// ```
 #[derive(Clone)]
 pub struct TriggerEvents<T = Value> {
-    text: Arc<str>,
-    array: Range<usize>,
-    items: OnceLock<Vec<Range<usize>>>,
+    failure: FailureEvent,
     data: PhantomData<fn() -> T>,
 }
 
 impl<T> TriggerEvents<T> {
-    /// `events` and `event` are their places in `text`. The documentation's example has no
-    /// `events`: the list then holds the one `event`.
-    pub(super) fn new(
-        text: &Arc<str>,
-        events: Option<Range<usize>>,
-        event: Option<Range<usize>>,
-    ) -> Self {
-        let (text, array) = match events {
-            Some(array) => (Arc::clone(text), array),
-            None => {
-                let list: Arc<str> = match event {
-                    Some(event) => format!("[{}]", &text[event]).into(),
-                    None => "[]".into(),
-                };
-                let all = 0..list.len();
-                (list, all)
-            }
-        };
-        Self { text, array, items: OnceLock::new(), data: PhantomData }
+    pub(super) fn new(failure: FailureEvent) -> Self {
+        Self { failure, data: PhantomData }
     }
 
     /// How many there are.
@@ -92,8 +72,7 @@ impl<T> TriggerEvents<T> {
 
     /// Their JSON as it came: an array.
     pub fn raw(&self) -> &RawValue {
-        serde_json::from_str(&self.text[self.array.clone()])
-            .expect("the text was read as JSON when it came")
+        serde_json::from_str(self.array()).expect("the text was read as JSON when it came")
     }
 
     /// Reads one of them; `null` data is tried as `T`, then as `{}`.
@@ -108,16 +87,68 @@ impl<T> TriggerEvents<T> {
     {
         let items = self.items();
         let item = items.get(index).ok_or_else(|| ParseError::no_such_event(index, items.len()))?;
-        read(Some(&self.text[item.clone()]), &format!("data.events[{index}]"))
+        let event = &self.array()[item.clone()];
+        let wire = serde_json::from_str(event)
+            .or_else(|_| serde_json::from_str(event).map(WireTrigger::from_any));
+        PlacedTrigger::new(event, wire.unwrap_or_default())
+            .parse(event, format_args!("data.events[{index}]"))
+    }
+
+    fn array(&self) -> &str {
+        self.failure.inner.events.array(&self.failure.inner.text)
     }
 
     fn items(&self) -> &[Range<usize>] {
+        self.failure.inner.events.items(&self.failure.inner.text)
+    }
+}
+
+/// The events in the text of a failure event, looked at when somebody asks for them.
+#[derive(Debug, Default)]
+pub(super) struct PlacedEvents {
+    place: Option<Range<usize>>,
+    /// What stands for the array where the failure event has none, as the documentation's example.
+    made: OnceLock<String>,
+    items: OnceLock<Vec<Range<usize>>>,
+}
+
+impl PlacedEvents {
+    pub(super) fn new(place: Option<Range<usize>>) -> Self {
+        Self { place, ..Self::default() }
+    }
+
+    fn array<'a>(&'a self, text: &'a str) -> &'a str {
+        match &self.place {
+            Some(place) => &text[place.clone()],
+            None => self.made.get_or_init(|| match original(text) {
+                Some(event) => format!("[{}]", event.get()),
+                None => "[]".to_owned(),
+            }),
+        }
+    }
+
+    fn items(&self, text: &str) -> &[Range<usize>] {
         self.items.get_or_init(|| {
-            let items: Vec<&RawValue> =
-                serde_json::from_str(&self.text[self.array.clone()]).unwrap_or_default();
-            items.into_iter().map(|item| place(&self.text, item)).collect()
+            let array = self.array(text);
+            let items: Vec<&RawValue> = serde_json::from_str(array).unwrap_or_default();
+            items.into_iter().map(|item| place(array, item.get())).collect()
         })
     }
+}
+
+/// The original event in the text of a failure event.
+fn original(text: &str) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Failure<'a> {
+        #[serde(borrow)]
+        data: Data<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        event: Option<&'a RawValue>,
+    }
+    serde_json::from_str::<Failure<'_>>(text).ok()?.data.event
 }
 
 /// Shows how many there are, not their data.
@@ -127,89 +158,118 @@ impl<T> fmt::Debug for TriggerEvents<T> {
     }
 }
 
-#[derive(Deserialize)]
-struct Wire<T> {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    ts: Option<Number>,
-    #[serde(default)]
-    user: Value,
-    #[serde(default)]
-    v: Option<String>,
-    data: T,
-}
-
-impl<T> From<Wire<T>> for TriggerEvent<T> {
-    fn from(wire: Wire<T>) -> Self {
-        Self {
-            id: wire.id.unwrap_or_default(),
-            name: wire.name.unwrap_or_default(),
-            data: wire.data,
-            ts: wire.ts.as_ref().map_or(0, millis),
-            user: wire.user,
-            v: wire.v,
-        }
-    }
-}
-
-/// Everything but `data` as any JSON: only `data` decides whether a payload fits.
+/// A trigger event as it stands on the wire.
 #[derive(Default, Deserialize)]
-struct AnyWire<'a> {
+pub(super) struct WireTrigger<'a> {
     #[serde(borrow)]
-    id: Option<&'a RawValue>,
+    id: Option<Text<'a>>,
     #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ts: Option<&'a RawValue>,
+    name: Option<Text<'a>>,
+    ts: Option<Number>,
     #[serde(borrow)]
     user: Option<&'a RawValue>,
     #[serde(borrow)]
-    v: Option<&'a RawValue>,
+    v: Option<Text<'a>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
 
-/// Reads a trigger event that stands at `path` of the failure event.
-pub(super) fn read<T: DeserializeOwned>(
-    json: Option<&str>,
-    path: &str,
-) -> Result<TriggerEvent<T>, ParseError> {
-    let json = json.unwrap_or("{}");
-    if let Ok(wire) = serde_json::from_str::<Wire<T>>(json) {
-        return Ok(wire.into());
+impl<'a> WireTrigger<'a> {
+    /// Makes the best of an event that is any JSON: only its data decides whether a payload fits.
+    pub(super) fn from_any(json: &'a RawValue) -> Self {
+        #[derive(Default, Deserialize)]
+        struct Fields<'a> {
+            #[serde(borrow)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            name: Option<&'a RawValue>,
+            #[serde(borrow)]
+            ts: Option<&'a RawValue>,
+            #[serde(borrow)]
+            user: Option<&'a RawValue>,
+            #[serde(borrow)]
+            v: Option<&'a RawValue>,
+            #[serde(borrow)]
+            data: Option<&'a RawValue>,
+        }
+        let fields: Fields<'a> = serde_json::from_str(json.get()).unwrap_or_default();
+        Self {
+            id: fields.id.map(Text::of_any),
+            name: fields.name.map(Text::of_any),
+            ts: fields.ts.and_then(|ts| serde_json::from_str(ts.get()).ok()),
+            user: fields.user,
+            v: fields.v.map(Text::of_any),
+            data: fields.data,
+        }
     }
-    let wire: AnyWire<'_> = serde_json::from_str(json).unwrap_or_default();
-    Ok(TriggerEvent {
-        id: any(wire.id).unwrap_or_default(),
-        name: any(wire.name).unwrap_or_default(),
-        data: read_data(wire.data.map(RawValue::get), path)?,
-        ts: any::<Number>(wire.ts).as_ref().map_or(0, millis),
-        user: any(wire.user).unwrap_or_default(),
-        v: any(wire.v),
-    })
 }
 
-fn any<T: DeserializeOwned>(json: Option<&RawValue>) -> Option<T> {
-    json.and_then(|json| serde_json::from_str(json.get()).ok())
+/// A trigger event whose parts are left in the text that it was read from.
+#[derive(Debug, Default)]
+pub(super) struct PlacedTrigger {
+    id: Option<Placed>,
+    name: Option<Placed>,
+    ts: i64,
+    user: Option<Range<usize>>,
+    v: Option<Placed>,
+    data: Option<Range<usize>>,
+}
+
+impl PlacedTrigger {
+    /// `wire` was borrowed from `text`.
+    pub(super) fn new(text: &str, wire: WireTrigger<'_>) -> Self {
+        let placed = |part| Placed::new(text, part);
+        Self {
+            id: wire.id.map(placed),
+            name: wire.name.map(placed),
+            ts: wire.ts.as_ref().map_or(0, millis),
+            user: wire.user.map(|user| place(text, user.get())),
+            v: wire.v.map(placed),
+            data: wire.data.map(|data| place(text, data.get())),
+        }
+    }
+
+    /// Reads the event, which stands at `path` of the failure event, from the text that it was found
+    /// in.
+    pub(super) fn parse<T: DeserializeOwned>(
+        &self,
+        text: &str,
+        path: impl fmt::Display,
+    ) -> Result<TriggerEvent<T>, ParseError> {
+        let string = |part: &Placed| part.get(text).to_owned();
+        let user = self.user.clone().and_then(|place| serde_json::from_str(&text[place]).ok());
+        Ok(TriggerEvent {
+            id: self.id.as_ref().map(string).unwrap_or_default(),
+            name: self.name.as_ref().map(string).unwrap_or_default(),
+            data: read_data(self.data.clone().map(|place| &text[place]), path)?,
+            ts: self.ts,
+            user: user.unwrap_or_default(),
+            v: self.v.as_ref().map(string),
+        })
+    }
 }
 
 /// Reads the data as `T`. No data is `null` or `{}`, whichever `T` takes.
-fn read_data<T: DeserializeOwned>(json: Option<&str>, path: &str) -> Result<T, ParseError> {
+fn read_data<T: DeserializeOwned>(
+    json: Option<&str>,
+    path: impl fmt::Display,
+) -> Result<T, ParseError> {
     let json = json.unwrap_or("null");
-    let other = match json.trim() {
+    if let Ok(data) = serde_json::from_str(json) {
+        return Ok(data);
+    }
+    let other = match json {
         "null" => Some("{}"),
         object if is_empty_object(object) => Some("null"),
         _ => None,
     };
+    if let Some(data) = other.and_then(|other| serde_json::from_str(other).ok()) {
+        return Ok(data);
+    }
+    // Once more, now that the place of the fault is of interest.
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    serde_path_to_error::deserialize(&mut deserializer).or_else(|error| {
-        other
-            .and_then(|other| serde_json::from_str(other).ok())
-            .ok_or_else(|| ParseError::payload::<T>(&error, &format!("{path}.data")))
-    })
+    serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| ParseError::payload::<T>(&error, &format!("{path}.data")))
 }
 
 fn is_empty_object(json: &str) -> bool {
