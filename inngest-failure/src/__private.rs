@@ -24,7 +24,7 @@ pub enum Arguments<'a> {
 
 impl<'a> Arguments<'a> {
     /// The next argument's value. Where the arguments are only asked, nobody waits for it.
-    pub fn next<T: FromFailure>(
+    pub fn take<T: FromFailure>(
         &mut self,
     ) -> impl Future<Output = Result<T, CallError>> + Send + use<'a, T> {
         let cx = match self {

@@ -1,13 +1,11 @@
 //! Reading the envelope: one pass over the text, in which only what every failure has is taken.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
 use super::{
     CANCELLED, FAILED, FailureEvent, FailureKind, Inner,
-    failure_error::{FailureError, WireError},
+    failure_error::{PlacedError, WireError},
     text::{Placed, Text, place},
     time_from_millis,
     trigger::{PlacedEvents, PlacedTrigger, WireTrigger},
@@ -70,7 +68,7 @@ pub(super) fn read(text: &str) -> Result<Inner, ParseError> {
     match from_str_with_path::<Envelope<'_, &RawValue, &RawValue>>(text) {
         Ok(Envelope { name, id, ts, data }) => {
             let data = Data {
-                error: data.error.map(WireError::from_any),
+                error: data.error.map(|error| WireError::from_any(error.get())),
                 event: data.event.map(WireTrigger::from_any),
                 function_id: data.function_id,
                 run_id: data.run_id,
@@ -110,11 +108,6 @@ fn assemble<'a>(
     if run_id.is_none() && id.is_none() {
         return Err(ParseError::no_run_id());
     }
-    let owned: Arc<str> = text.into();
-    let error = match data.error {
-        None if kind == FailureKind::Cancelled => FailureError::cancelled(&owned),
-        wire => FailureError::from_wire(wire.unwrap_or_default(), data.result, text, &owned),
-    };
     Ok(Inner {
         kind,
         id,
@@ -122,10 +115,10 @@ fn assemble<'a>(
         function_id: placed(data.function_id),
         failed_at: time_from_millis(ts.as_ref().map_or(0, millis)),
         correlation_id: data.correlation_id.map(placed),
-        error,
+        error: PlacedError::new(text, data.error, data.result),
         event: data.event.map(|event| PlacedTrigger::new(text, event)).unwrap_or_default(),
         events: PlacedEvents::new(data.events.map(|events| place(text, events.get()))),
-        text: owned,
+        text: text.into(),
     })
 }
 

@@ -2,16 +2,20 @@
 //! itself report one.
 
 use std::{
+    borrow::Cow,
     error::Error,
     fmt,
     ops::Range,
     sync::{Arc, OnceLock},
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
-use super::text::{Text, place};
+use super::{
+    FailureEvent, FailureKind,
+    text::{Placed, Text, place},
+};
 use crate::error::ParseError;
 
 /// How many causes are followed, and how often JSON inside a text is looked into.
@@ -57,9 +61,6 @@ pub struct FailureError {
     pub stack: Option<String>,
     /// The error that caused this one.
     pub cause: Option<Box<FailureError>>,
-    /// Whether `name` stands on the wire as `data.error.name`; otherwise it is a default, or seen
-    /// through an older shape.
-    named_on_wire: bool,
     origin: Origin,
     code: OnceLock<Option<String>>,
 }
@@ -67,10 +68,12 @@ pub struct FailureError {
 /// Where the fields stand that an SDK adds to an error.
 #[derive(Clone)]
 enum Origin {
-    /// In `data.result` or `data.error` of the failure event with this text.
-    Event(Arc<str>),
-    /// In the object at this place of the text.
-    Object(Arc<str>, Range<usize>),
+    /// In `data.result` or `data.error` of the failure event.
+    Event(FailureEvent),
+    /// In the object at this place of the failure event's text.
+    Cause(FailureEvent, Range<usize>),
+    /// In the object at this place of a text of its own, the form of 2023.
+    Body(Arc<str>, Range<usize>),
 }
 
 impl FailureError {
@@ -117,10 +120,6 @@ impl FailureError {
         Err(first.unwrap_or_else(ParseError::no_details::<D>))
     }
 
-    pub(super) fn wire_name(&self) -> Option<&str> {
-        self.named_on_wire.then_some(&self.name)
-    }
-
     /// The JSON in which the SDK's own fields may stand, the fullest first.
     fn objects(&self) -> Vec<&str> {
         #[derive(Deserialize)]
@@ -131,44 +130,32 @@ impl FailureError {
         #[derive(Deserialize)]
         struct Data<'a> {
             #[serde(borrow)]
-            result: Option<&'a RawValue>,
-            #[serde(borrow)]
             error: Option<&'a RawValue>,
         }
         match &self.origin {
-            Origin::Object(text, place) => vec![&text[place.clone()]],
-            Origin::Event(text) => match serde_json::from_str::<Event<'_>>(text) {
-                Ok(Event { data }) => {
-                    [data.result, data.error].into_iter().flatten().map(RawValue::get).collect()
-                }
-                Err(_) => Vec::new(),
-            },
+            Origin::Cause(event, place) => vec![&event.inner.text[place.clone()]],
+            Origin::Body(text, place) => vec![&text[place.clone()]],
+            Origin::Event(event) => {
+                let text = &event.inner.text;
+                let result = event.inner.error.result.clone().map(|place| &text[place]);
+                let error: Option<Event<'_>> = serde_json::from_str(text).ok();
+                let error = error.and_then(|event| event.data.error).map(RawValue::get);
+                result.into_iter().chain(error).collect()
+            }
         }
     }
 
-    /// What stands for the error of a cancelled run, which has none.
-    pub(super) fn cancelled(event: &Arc<str>) -> Self {
-        Self {
-            name: "Cancelled".to_owned(),
-            message: "the run was cancelled".to_owned(),
-            stack: None,
-            cause: None,
-            named_on_wire: false,
-            origin: Origin::Event(Arc::clone(event)),
-            code: OnceLock::new(),
+    pub(super) fn of(event: &FailureEvent) -> Self {
+        let text = &*event.inner.text;
+        let placed = &event.inner.error;
+        if placed.is_absent && event.inner.kind == FailureKind::Cancelled {
+            return Self::cancelled(event);
         }
-    }
-
-    /// `wire` and `result` are borrowed from `text`, of which `event` is a copy.
-    pub(super) fn from_wire(
-        wire: WireError<'_>,
-        result: Option<&RawValue>,
-        text: &str,
-        event: &Arc<str>,
-    ) -> Self {
+        let wire = placed.wire(text);
         if let (Some(body), None) = (&wire.body, &wire.message) {
             return Self::from_body(&body.0);
         }
+        let result = placed.result.clone().map(|place| &text[place]);
         // The SDK's own answer is read only if the server's digest of it lacks something.
         let answer = OnceLock::new();
         let answer = || answer.get_or_init(|| Answer::new(result));
@@ -184,23 +171,33 @@ impl FailureError {
                 .unwrap_or_else(|| "the failure event says nothing of the error".to_owned()),
         };
         let seen = see_through(&message, 0);
-        let wire_name = wire.name.and_then(Text::non_empty).map(Text::into_string);
-        let named_on_wire = wire_name.is_some();
-        let name = wire_name
-            .or(seen.name)
-            .or_else(|| answer().object.name.as_ref().map(|name| name.0.clone().into_owned()));
-        let stack = wire.stack.and_then(Text::non_empty).map(Text::into_string).or(seen.stack);
+        let name = own(wire.name).or(seen.name).or_else(|| own(answer().object.name.clone()));
+        let stack = own(wire.stack).or(seen.stack);
         // Most answers are long, for the stack, and have no cause: a search is cheaper than a parse.
-        let may_have_cause = || result.is_some_and(|result| result.get().contains("\"cause\""));
+        let may_have_cause = || result.is_some_and(|result| result.contains("\"cause\""));
         let cause =
             wire.cause.or_else(|| may_have_cause().then(|| answer().object.cause).flatten());
+        let cause = cause.and_then(|cause| {
+            Self::from_cause(text, cause, 0, &|place| Origin::Cause(event.clone(), place))
+        });
         Self {
             name: name.unwrap_or_else(default_name),
             message: seen.message.unwrap_or(message),
-            stack: stack.or_else(|| answer().stack()),
-            cause: cause.and_then(|cause| Self::from_cause(event, place(text, cause.get()), 0)),
-            named_on_wire,
-            origin: Origin::Event(Arc::clone(event)),
+            stack: stack.or_else(|| own(answer().object.stack.clone())),
+            cause,
+            origin: Origin::Event(event.clone()),
+            code: OnceLock::new(),
+        }
+    }
+
+    /// What stands for the error of a cancelled run, which has none.
+    fn cancelled(event: &FailureEvent) -> Self {
+        Self {
+            name: "Cancelled".to_owned(),
+            message: "the run was cancelled".to_owned(),
+            stack: None,
+            cause: None,
+            origin: Origin::Event(event.clone()),
             code: OnceLock::new(),
         }
     }
@@ -209,40 +206,39 @@ impl FailureError {
     fn from_body(body: &str) -> Self {
         let seen = see_through(body, 0);
         let bare_string = || serde_json::from_str(body).ok();
-        let body: Arc<str> = body.into();
-        let wire: Option<WireError<'_>> = serde_json::from_str(&body).ok();
-        let cause = wire
-            .and_then(|wire| wire.cause)
-            .and_then(|cause| Self::from_cause(&body, place(&body, cause.get()), 0));
+        let text: Arc<str> = body.into();
+        let wire: Option<WireError<'_>> = serde_json::from_str(&text).ok();
+        let cause = wire.and_then(|wire| wire.cause).and_then(|cause| {
+            Self::from_cause(&text, cause, 0, &|place| Origin::Body(Arc::clone(&text), place))
+        });
         Self {
             name: seen.name.unwrap_or_else(default_name),
-            message: seen.message.or_else(bare_string).unwrap_or_else(|| body.as_ref().to_owned()),
+            message: seen.message.or_else(bare_string).unwrap_or_else(|| body.to_owned()),
             stack: seen.stack,
             cause,
-            named_on_wire: false,
-            origin: Origin::Object(Arc::clone(&body), 0..body.len()),
+            origin: Origin::Body(Arc::clone(&text), 0..text.len()),
             code: OnceLock::new(),
         }
     }
 
-    /// A cause: an error of the same shape, or any JSON.
-    fn from_cause(text: &Arc<str>, at: Range<usize>, depth: usize) -> Option<Box<Self>> {
-        let json = &text[at.clone()];
+    /// A cause, borrowed from `text`: an error of the same shape, or any JSON.
+    fn from_cause(
+        text: &str,
+        json: &str,
+        depth: usize,
+        origin: &dyn Fn(Range<usize>) -> Origin,
+    ) -> Option<Box<Self>> {
         if depth == MAX_DEPTH || json == "null" {
             return None;
         }
-        let wire = WireError::from_any(serde_json::from_str(json).ok()?);
-        let cause = wire
-            .cause
-            .and_then(|cause| Self::from_cause(text, place(text, cause.get()), depth + 1));
+        let wire = WireError::from_any(json);
         let message = wire.message.or(wire.error);
         Some(Box::new(Self {
-            name: wire.name.map_or_else(default_name, Text::into_string),
+            name: own(wire.name).unwrap_or_else(default_name),
             message: message.map_or_else(|| json.to_owned(), Text::into_string),
-            stack: wire.stack.and_then(Text::non_empty).map(Text::into_string),
-            cause,
-            named_on_wire: false,
-            origin: Origin::Object(Arc::clone(text), at),
+            stack: own(wire.stack),
+            cause: wire.cause.and_then(|cause| Self::from_cause(text, cause, depth + 1, origin)),
+            origin: origin(place(text, json)),
             code: OnceLock::new(),
         }))
     }
@@ -294,13 +290,18 @@ pub(super) struct WireError<'a> {
     stack: Option<Text<'a>>,
     #[serde(borrow)]
     body: Option<Text<'a>>,
-    #[serde(borrow)]
-    cause: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "json")]
+    cause: Option<&'a str>,
+}
+
+fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de str>, D::Error> {
+    let json: Option<&RawValue> = Deserialize::deserialize(deserializer)?;
+    Ok(json.map(RawValue::get))
 }
 
 impl<'a> WireError<'a> {
     /// Makes the best of an error that is any JSON: what is not a text becomes one.
-    pub(super) fn from_any(json: &'a RawValue) -> Self {
+    pub(super) fn from_any(json: &'a str) -> Self {
         #[derive(Deserialize)]
         struct Fields<'a> {
             #[serde(borrow)]
@@ -317,16 +318,69 @@ impl<'a> WireError<'a> {
             cause: Option<&'a RawValue>,
         }
         // A struct is also read from an array, which here is as shapeless as a number.
-        match serde_json::from_str::<Fields<'_>>(json.get()) {
-            Ok(fields) if json.get().starts_with('{') => Self {
+        match serde_json::from_str::<Fields<'_>>(json) {
+            Ok(fields) if json.starts_with('{') => Self {
                 name: fields.name.map(Text::of_any),
                 error: fields.error.map(Text::of_any),
                 message: fields.message.map(Text::of_any),
                 stack: fields.stack.map(Text::of_any),
                 body: fields.body.map(Text::of_any),
-                cause: fields.cause,
+                cause: fields.cause.map(RawValue::get),
             },
-            _ => Self { message: Some(Text::of_any(json)), ..Self::default() },
+            _ => {
+                let text = serde_json::from_str(json).unwrap_or(Text(Cow::Borrowed(json)));
+                Self { message: Some(text), ..Self::default() }
+            }
+        }
+    }
+}
+
+/// An error whose parts are left in the failure event's text.
+#[derive(Debug, Default)]
+pub(super) struct PlacedError {
+    is_absent: bool,
+    name: Option<Placed>,
+    error: Option<Placed>,
+    message: Option<Placed>,
+    stack: Option<Placed>,
+    body: Option<Placed>,
+    cause: Option<Range<usize>>,
+    /// The SDK's own answer, `data.result`.
+    result: Option<Range<usize>>,
+}
+
+impl PlacedError {
+    /// Both were borrowed from `text`.
+    pub(super) fn new(text: &str, wire: Option<WireError<'_>>, result: Option<&RawValue>) -> Self {
+        let is_absent = wire.is_none();
+        let wire = wire.unwrap_or_default();
+        let placed = |part| Placed::new(text, part);
+        Self {
+            is_absent,
+            name: wire.name.map(placed),
+            error: wire.error.map(placed),
+            message: wire.message.map(placed),
+            stack: wire.stack.map(placed),
+            body: wire.body.map(placed),
+            cause: wire.cause.map(|cause| place(text, cause)),
+            result: result.map(|result| place(text, result.get())),
+        }
+    }
+
+    /// `data.error.name`, which is what a selector's `error` is held against.
+    pub(super) fn name<'a>(&'a self, text: &'a str) -> Option<&'a str> {
+        self.name.as_ref().map(|name| name.get(text))
+    }
+
+    fn wire<'a>(&'a self, text: &'a str) -> WireError<'a> {
+        let part = |part: &'a Option<Placed>| Some(Text(Cow::Borrowed(part.as_ref()?.get(text))));
+        WireError {
+            name: part(&self.name),
+            error: part(&self.error),
+            message: part(&self.message),
+            stack: part(&self.stack),
+            body: part(&self.body),
+            cause: self.cause.clone().map(|place| &text[place]),
         }
     }
 }
@@ -338,20 +392,15 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn new(result: Option<&'a RawValue>) -> Self {
-        let text = result.and_then(|result| serde_json::from_str(result.get()).ok());
-        let object = result.filter(|result| result.get().starts_with('{'));
+    fn new(result: Option<&'a str>) -> Self {
+        let text = result.and_then(|result| serde_json::from_str(result).ok());
+        let object = result.filter(|result| result.starts_with('{'));
         Self { text, object: object.map(WireError::from_any).unwrap_or_default() }
     }
 
     fn message(&self) -> Option<String> {
-        let object = self.object.message.as_ref().map(|message| message.0.clone().into_owned());
-        self.text.clone().or(object).filter(|message| !message.is_empty())
-    }
-
-    fn stack(&self) -> Option<String> {
-        let stack = self.object.stack.as_ref().map(|stack| stack.0.clone().into_owned());
-        stack.filter(|stack| !stack.is_empty())
+        let text = self.text.clone().filter(|text| !text.is_empty());
+        text.or_else(|| own(self.object.message.clone()))
     }
 }
 
@@ -370,18 +419,22 @@ fn see_through(message: &str, depth: usize) -> Seen {
     let Ok(json) = serde_json::from_str::<&RawValue>(message) else {
         return Seen::default();
     };
-    let wire = WireError::from_any(json);
+    let wire = WireError::from_any(json.get());
     // `{"error": {"message": ..}}` says it deeper down, and a message may be JSON once more.
     let Some(text) = wire.message.and_then(Text::non_empty).or(wire.error) else {
         return Seen::default();
     };
     let inner = see_through(&text.0, depth + 1);
-    let own = |part: Option<Text<'_>>| part.and_then(Text::non_empty).map(Text::into_string);
     Seen {
         name: own(wire.name).or(inner.name),
         message: Some(inner.message.unwrap_or_else(|| text.into_string())),
         stack: own(wire.stack).or(inner.stack),
     }
+}
+
+/// A text of its own, if there is something in it.
+fn own(text: Option<Text<'_>>) -> Option<String> {
+    text.and_then(Text::non_empty).map(Text::into_string)
 }
 
 fn default_name() -> String {

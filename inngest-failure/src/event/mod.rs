@@ -20,6 +20,7 @@ pub use self::{
     trigger::{TriggerEvent, TriggerEvents},
 };
 use self::{
+    failure_error::PlacedError,
     text::Placed,
     trigger::{PlacedEvents, PlacedTrigger},
 };
@@ -88,7 +89,7 @@ pub struct FailureEvent {
 }
 
 struct Inner {
-    text: Arc<str>,
+    text: Box<str>,
     kind: FailureKind,
     function_id: Placed,
     /// One of the two is there.
@@ -96,7 +97,7 @@ struct Inner {
     run_id: Option<Placed>,
     failed_at: SystemTime,
     correlation_id: Option<Placed>,
-    error: FailureError,
+    error: PlacedError,
     event: PlacedTrigger,
     events: PlacedEvents,
 }
@@ -146,8 +147,8 @@ impl FailureEvent {
     }
 
     /// Why the run failed.
-    pub fn error(&self) -> &FailureError {
-        &self.inner.error
+    pub fn error(&self) -> FailureError {
+        FailureError::of(self)
     }
 
     /// The event's JSON as it came.
@@ -191,7 +192,7 @@ impl FailureEvent {
             function_id: self.function_id().to_owned(),
             run_id: self.run_id().to_owned(),
             event: inner.event.parse(&inner.text, "data.event")?,
-            error: inner.error.clone(),
+            error: self.error(),
             events: TriggerEvents::new(self.clone()),
             failed_at: inner.failed_at,
             correlation_id: inner.correlation_id.as_ref().map(|id| self.text(id).to_owned()),
@@ -200,7 +201,7 @@ impl FailureEvent {
 
     /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held against.
     pub(crate) fn wire_error_name(&self) -> Option<&str> {
-        self.inner.error.wire_name()
+        self.inner.error.name(&self.inner.text)
     }
 
     fn text<'a>(&'a self, part: &'a Placed) -> &'a str {
@@ -242,7 +243,7 @@ impl fmt::Debug for FailureEvent {
             .field("kind", &self.inner.kind)
             .field("function_id", &self.function_id())
             .field("run_id", &self.run_id())
-            .field("error", &self.inner.error)
+            .field("error", &self.error())
             .finish_non_exhaustive()
     }
 }

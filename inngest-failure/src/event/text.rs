@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 /// A JSON string: a piece of the event's text, unless it has escapes.
 ///
 /// A type of its own, since serde borrows in an `Option` only what is one.
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 impl<'a> Text<'a> {
