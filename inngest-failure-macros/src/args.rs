@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use humantime::DurationError;
 use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{Error, Lit, LitInt, LitStr, Path, ext::IdentExt, parse::Parser};
@@ -78,7 +79,7 @@ impl Args {
     /// separated by commas. What is wrong with each is added to `errors`.
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Vec<Error>) -> Self {
         let mut args = Self::default();
-        for argument in split_at_commas(tokens, errors) {
+        for argument in split_at_commas(ungrouped(tokens), errors) {
             if let Err(error) = args.argument(argument) {
                 errors.push(error);
             }
@@ -94,7 +95,7 @@ impl Args {
     fn argument(&mut self, tokens: Vec<TokenTree>) -> Result<(), Error> {
         let mut tokens = tokens.into_iter();
         let Some(TokenTree::Ident(key)) = tokens.next_if_ident() else {
-            return Err(not_an_argument(tokens.collect()));
+            return Err(self.not_an_argument(tokens.collect()));
         };
         let (name, form, example) = self.look_up(&key)?;
         if self.given(name).is_some() {
@@ -141,6 +142,19 @@ impl Args {
         );
         Err(Error::new(key.span(), message))
     }
+
+    fn not_an_argument(&mut self, tokens: TokenStream) -> Error {
+        let message = match syn::parse2::<LitStr>(tokens.clone()) {
+            Ok(literal) => {
+                // What was meant is not missing as well.
+                self.given.push(("function", literal.span()));
+                format!("a text alone is no argument; write `function = {}`", quote!(#literal))
+            }
+            Err(_) => "not an argument; write `name = value`, such as `function = \"checkout\"`"
+                .to_owned(),
+        };
+        Error::new_spanned(tokens, message)
+    }
 }
 
 trait NextIfIdent {
@@ -175,11 +189,27 @@ fn nearest(written: &str) -> Option<&'static str> {
     synonym.or_else(alike)
 }
 
+const NO_COMMA: &str = "expected a comma before this argument";
+
+/// The tokens without the invisible groups in which `macro_rules!` wraps its fragments.
+fn ungrouped(tokens: TokenStream) -> TokenStream {
+    tokens
+        .into_iter()
+        .flat_map(|token| match token {
+            TokenTree::Group(group) if group.delimiter() == Delimiter::None => {
+                ungrouped(group.stream())
+            }
+            token => token.into(),
+        })
+        .collect()
+}
+
 /// The tokens of each argument.
 fn split_at_commas(tokens: TokenStream, errors: &mut Vec<Error>) -> Vec<Vec<TokenTree>> {
     let mut arguments = Vec::new();
     let mut argument = Vec::new();
-    for token in tokens {
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
         match token {
             TokenTree::Punct(comma) if comma.as_char() == ',' => {
                 if argument.is_empty() {
@@ -188,6 +218,10 @@ fn split_at_commas(tokens: TokenStream, errors: &mut Vec<Error>) -> Vec<Vec<Toke
                 } else {
                     arguments.push(std::mem::take(&mut argument));
                 }
+            }
+            TokenTree::Ident(key) if begins_argument(&argument, &key, tokens.peek()) => {
+                errors.push(Error::new(key.span(), NO_COMMA));
+                arguments.push(std::mem::replace(&mut argument, vec![key.into()]));
             }
             token => argument.push(token),
         }
@@ -198,16 +232,16 @@ fn split_at_commas(tokens: TokenStream, errors: &mut Vec<Error>) -> Vec<Vec<Toke
     arguments
 }
 
-fn not_an_argument(tokens: TokenStream) -> Error {
-    let message = match syn::parse2::<LitStr>(tokens.clone()) {
-        Ok(literal) => {
-            format!("a text alone is no argument; write `function = {}`", quote!(#literal))
-        }
-        Err(_) => {
-            "not an argument; write `name = value`, such as `function = \"checkout\"`".to_owned()
-        }
+/// Whether `key` begins an argument although no comma stands between it and what is `before`.
+fn begins_argument(before: &[TokenTree], key: &Ident, next: Option<&TokenTree>) -> bool {
+    let ended = !matches!(before.last(), None | Some(TokenTree::Punct(_)));
+    let is_key = match next {
+        None => true,
+        Some(TokenTree::Punct(punct)) => matches!(punct.as_char(), '=' | ','),
+        Some(TokenTree::Ident(_)) => KNOWN.iter().any(|(name, ..)| key == name),
+        Some(_) => false,
     };
-    Error::new_spanned(tokens, message)
+    ended && is_key
 }
 
 /// The tokens after `=`; none for a flag.
@@ -256,11 +290,11 @@ fn parse_all<T: syn::parse::Parse>(tokens: TokenStream, message: &str) -> Result
         }
         let rest: TokenStream = input.parse()?;
         let next: Vec<TokenTree> = rest.into_iter().collect();
-        let message = match next.as_slice() {
-            [TokenTree::Ident(_), ..] => "expected a comma before this argument",
-            _ => message,
+        let error = match next.as_slice() {
+            [TokenTree::Ident(key), ..] => Error::new(key.span(), NO_COMMA),
+            _ => Error::new_spanned(&whole, message),
         };
-        Err(Error::new(next[0].span(), message))
+        Err(error)
     };
     parser.parse2(tokens)
 }
@@ -283,12 +317,12 @@ fn text(name: &str, example: &str, tokens: TokenStream) -> Result<Text, Error> {
 }
 
 fn number(tokens: TokenStream, message: &str) -> Result<u32, Error> {
-    let literal: LitInt = parse_all(tokens, message)?;
+    let literal: LitInt = parse_all(tokens.clone(), message)?;
     literal
         .base10_parse()
         .ok()
         .filter(|_| literal.suffix().is_empty())
-        .ok_or_else(|| Error::new(literal.span(), message))
+        .ok_or_else(|| Error::new_spanned(tokens, message))
 }
 
 fn retries(tokens: TokenStream) -> Result<u32, Error> {
@@ -316,7 +350,14 @@ fn duration(tokens: TokenStream) -> Result<Duration, Error> {
     let message = format!("`timeout` takes a duration in quotes; {UNITS}");
     let literal: LitStr = parse_all(tokens, &message)?;
     let duration = humantime::parse_duration(literal.value().trim()).map_err(|error| {
-        Error::new(literal.span(), format!("`timeout` is no duration ({error}); {UNITS}"))
+        let fault = match error {
+            DurationError::Empty => "is blank".to_owned(),
+            DurationError::NumberOverflow => "is out of range".to_owned(),
+            DurationError::UnknownUnit { unit, .. } if unit.is_empty() => "has no unit".to_owned(),
+            DurationError::UnknownUnit { unit, .. } => format!("has an unknown unit, `{unit}`"),
+            _ => "is no duration".to_owned(),
+        };
+        Error::new(literal.span(), format!("`timeout` {fault}; {UNITS}"))
     })?;
     if duration.is_zero() {
         let message = "a `timeout` of zero ends every call at once; leave it out for any time";
@@ -395,8 +436,39 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_comma_is_named() {
-        let all = messages(r#"function = "a" retries = 3"#);
-        assert_eq!(all, ["expected a comma before this argument"]);
+    fn a_missing_comma_is_named_and_both_arguments_are_read() {
+        let args = [
+            r#"function = "a" retries = 3"#,
+            r#"function = A retries = 3"#,
+            r#"retries = 3 cancelled function = "a""#,
+        ];
+        for args in args {
+            let mut errors = Vec::new();
+            let read = Args::parse(args.parse().unwrap(), &mut errors);
+            assert!(errors.iter().all(|error| error.to_string() == NO_COMMA), "{errors:?}");
+            assert!(!errors.is_empty() && read.function.is_some() && read.retries.is_some());
+        }
+        assert_eq!(messages(r#"function = "a" retries 3"#), [NO_COMMA]);
+    }
+
+    #[test]
+    fn a_text_alone_counts_as_the_function() {
+        let mut errors = Vec::new();
+        let args = Args::parse("\"checkout\"".parse().unwrap(), &mut errors);
+        assert_eq!(errors.len(), 1);
+        assert!(args.given("function").is_some());
+    }
+
+    #[test]
+    fn fragments_of_macro_rules_are_read() {
+        let invisible = |tokens: TokenStream| {
+            proc_macro2::Group::new(Delimiter::None, tokens).into_token_stream()
+        };
+        let (text, path) = (invisible(quote!("checkout")), invisible(quote!(ids::APP)));
+        let mut errors = Vec::new();
+        let args = Args::parse(quote!(function = #text, app = #path, retries = 1), &mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
+        assert!(matches!(args.function, Some(Text::Literal(_))));
+        assert!(matches!(args.app, Some(Text::Const(_))));
     }
 }

@@ -1,19 +1,22 @@
 //! What the attribute writes: the function as it is, a hidden type of its name, its registration.
 
-use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
-use syn::{Error, Path, Type, spanned::Spanned};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Error, Item, Path, ReturnType};
 
 use crate::{
-    args::Args,
+    args::{Args, Text},
     model::{HandlerFn, unraw},
     validate,
 };
 
 pub(crate) fn on_failure(args: TokenStream, item: TokenStream) -> TokenStream {
+    if let Some(registration) = carried(&args) {
+        return quote!(#item #registration);
+    }
     let mut errors = Vec::new();
     let args = Args::parse(args, &mut errors);
-    validate::args(&args, &mut errors);
+    validate::args(&args, attribute(&item), &mut errors);
     let handler: HandlerFn = match syn::parse2(item.clone()) {
         Ok(handler) => handler,
         Err(error) => {
@@ -28,6 +31,7 @@ pub(crate) fn on_failure(args: TokenStream, item: TokenStream) -> TokenStream {
     }
     // Where the function stands in an `impl`, or under a second attribute, only it may be repeated.
     let alone = handler.sig.receiver().is_some()
+        || validate::self_type(&handler.sig).is_some()
         || handler.attrs.iter().any(|attr| validate::is_on_failure(attr.path()));
     let errors = compile_errors(errors);
     if alone {
@@ -37,108 +41,182 @@ pub(crate) fn on_failure(args: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#unregistered #errors)
 }
 
+/// What the hidden type carries in an attribute of this kind, to be put after it. So the type is
+/// all that the compiler refuses where there can be none, inside an `impl`.
+fn carried(args: &TokenStream) -> Option<TokenStream> {
+    let mut tokens = args.clone().into_iter();
+    matches!(tokens.next(), Some(TokenTree::Punct(punct)) if punct.as_char() == '@')
+        .then(|| tokens.collect())
+}
+
 fn compile_errors(errors: Vec<Error>) -> TokenStream {
     errors.into_iter().map(|error| error.to_compile_error()).collect()
 }
 
+/// The attribute as a place in the user's own code, not in the expansion.
+fn attribute(item: &TokenStream) -> Span {
+    let first = item.clone().into_iter().next();
+    first.map_or_else(Span::call_site, |token| Span::call_site().resolved_at(token.span()))
+}
+
 /// Something that is no function at all gets a message of ours, a broken function the parser's.
 fn not_a_function(item: &TokenStream, error: Error) -> Error {
-    let is_function = item.clone().into_iter().any(|token| token.to_string() == "fn");
-    if is_function {
-        return error;
+    match syn::parse2(item.clone()) {
+        Ok(Item::Fn(_) | Item::Verbatim(_)) => error,
+        Err(_) if item.clone().into_iter().any(|token| token.to_string() == "fn") => error,
+        Ok(_) | Err(_) => {
+            let mut tokens = item.clone().into_iter().peekable();
+            // The item's own attributes.
+            while tokens.next_if(|token| token.to_string() == "#").is_some() {
+                tokens.next();
+            }
+            let first = tokens.next().map_or_else(Span::call_site, |token| token.span());
+            Error::new(first, "`#[on_failure]` goes on a function; write `async fn`")
+        }
     }
-    Error::new_spanned(item, "`#[on_failure]` goes on a function; write `async fn`")
 }
 
 struct Expansion<'a> {
     args: &'a Args,
     handler: &'a HandlerFn,
     cfgs: Vec<TokenStream>,
-    /// The hidden module of the runtime crate.
-    private: TokenStream,
 }
+
+/// The hidden module of the runtime crate, as the registration calls it: a short name can be spelt
+/// where a fault is to be reported.
+const PRIVATE: &str = "__on_failure";
 
 impl<'a> Expansion<'a> {
     fn new(args: &'a Args, handler: &'a HandlerFn) -> Self {
-        let default: Path = syn::parse_quote!(::inngest_failure);
-        let krate = args.krate.as_ref().unwrap_or(&default);
-        Self { args, handler, cfgs: handler.cfgs(), private: quote!(#krate::__private) }
+        Self { args, handler, cfgs: handler.cfgs() }
     }
 
     /// The function and its registration.
     fn registered(&self, item: &TokenStream) -> TokenStream {
-        let Self { private, cfgs, .. } = self;
+        let cfgs = &self.cfgs;
         let name = &self.handler.sig.ident;
-        let hidden_type = self.hidden_type();
+        let import = self.import();
+        let checks = self.checks();
         let registration = self.registration();
-        let needs = self.needs();
-        let call = self.call();
-        quote! {
-            #item
-            #hidden_type
-
+        let run = self.run();
+        let hidden_type = self.hidden_type(quote! {
             #(#cfgs)*
-            #[allow(deprecated, unused_qualifications, clippy::all, clippy::pedantic)]
+            #[allow(
+                deprecated,
+                unreachable_code,
+                unused_qualifications,
+                clippy::all,
+                clippy::pedantic
+            )]
             const _: () = {
-                static __ON_FAILURE: #private::Registration = #registration;
+                #import
+                #checks
+                static __ON_FAILURE: __on_failure::Registration = #registration;
 
-                impl #private::Handler for #name {
-                    fn registration() -> &'static #private::Registration {
+                impl __on_failure::Handler for #name {
+                    fn registration() -> &'static __on_failure::Registration {
                         &__ON_FAILURE
                     }
                 }
 
-                #private::inventory::submit! { #private::Entry(&__ON_FAILURE) }
+                __on_failure::inventory::submit! { __on_failure::Entry(&__ON_FAILURE) }
 
-                #needs
-                #call
+                #run
             };
-        }
+        });
+        quote!(#item #hidden_type)
     }
 
     /// The function, and what keeps `handlers!` from reporting the same fault again.
     fn unregistered(&self, item: &TokenStream) -> TokenStream {
-        let Self { private, cfgs, .. } = self;
+        let cfgs = &self.cfgs;
         let name = &self.handler.sig.ident;
-        let hidden_type = self.hidden_type();
-        quote! {
-            #item
-            #hidden_type
-
+        let import = self.import();
+        let hidden_type = self.hidden_type(quote! {
             #(#cfgs)*
             const _: () = {
-                impl #private::Handler for #name {
-                    fn registration() -> &'static #private::Registration {
+                #import
+                impl __on_failure::Handler for #name {
+                    fn registration() -> &'static __on_failure::Registration {
                         ::core::unreachable!()
                     }
                 }
             };
-        }
+        });
+        quote!(#item #hidden_type)
+    }
+
+    fn krate(&self) -> Path {
+        self.args.krate.clone().unwrap_or_else(|| syn::parse_quote!(::inngest_failure))
+    }
+
+    /// The one mention of the hidden module, so that a wrong `crate` is one fault.
+    fn import(&self) -> TokenStream {
+        let krate = &self.krate();
+        let last = ends(krate).1;
+        let private = Ident::new(PRIVATE, last);
+        quote_spanned!(last=> use #krate::__private as #private;)
     }
 
     /// A type of the function's own name and visibility, which is imported with it: by this name
     /// `handlers!` finds the registration.
-    fn hidden_type(&self) -> TokenStream {
+    fn hidden_type(&self, registration: TokenStream) -> TokenStream {
         let HandlerFn { vis, sig, .. } = self.handler;
         let cfgs = &self.cfgs;
         let name = &sig.ident;
+        let krate = self.krate();
+        let on_failure = Ident::new("on_failure", ends(&krate).1);
+        let carry = quote!(#[#krate::#on_failure(@ #registration)]);
+        let hidden = quote_spanned!(name.span()=> #vis enum #name {});
         quote! {
             #(#cfgs)*
             #[doc(hidden)]
             #[allow(
                 dead_code,
                 non_camel_case_types,
+                missing_copy_implementations,
                 missing_debug_implementations,
                 unreachable_pub,
                 clippy::all,
                 clippy::pedantic
             )]
-            #vis enum #name {}
+            #carry
+            #hidden
         }
     }
 
+    /// The texts, each with the name of its argument.
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &Text)> {
+        let args = self.args;
+        [
+            ("function", &args.function),
+            ("app", &args.app),
+            ("error", &args.error),
+            ("id", &args.id),
+            ("name", &args.name),
+        ]
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, text.as_ref()?)))
+    }
+
+    /// What is not known of a constant before the compiler evaluates it.
+    fn checks(&self) -> TokenStream {
+        self.texts()
+            .filter_map(|(name, text)| {
+                let Text::Const(path) = text else { return None };
+                let check = if name == "app" { "check_app" } else { "check_text" };
+                let check = spelt_at(path, [check]);
+                // Its type is checked by the same call as below, for one fault each.
+                let text = typed(text);
+                let argument = Group::new(Delimiter::Parenthesis, text);
+                let argument = group_at(argument, ends(path).1);
+                Some(quote!(const _: () = #check #argument;))
+            })
+            .collect()
+    }
+
     fn registration(&self) -> TokenStream {
-        let Self { private, args, handler, .. } = self;
+        let Self { args, handler, .. } = self;
         let name = unraw(&handler.sig.ident);
         let kebab_name = handler.kebab_name();
         let description = handler.description();
@@ -146,17 +224,10 @@ impl<'a> Expansion<'a> {
             Some(_) => quote!(Async),
             None => quote!(Blocking),
         };
-        let texts = [
-            ("function", &args.function),
-            ("app", &args.app),
-            ("error", &args.error),
-            ("id", &args.id),
-            ("name", &args.name),
-        ];
-        let texts = texts.into_iter().filter_map(|(setter, text)| {
-            let text = text.as_ref()?;
-            let setter = syn::Ident::new(setter, at(text.span()));
-            Some(quote_spanned!(at(text.span())=> .#setter(#text)))
+        let texts = self.texts().map(|(setter, text)| {
+            let setter = format_ident!("{setter}");
+            let text = typed(text);
+            quote!(.#setter(#text))
         });
         let cancelled = args.cancelled.map(|_| quote!(.cancelled()));
         let retries = args.retries.map(|retries| quote!(.retries(#retries)));
@@ -166,101 +237,134 @@ impl<'a> Expansion<'a> {
         });
         let concurrency = args.concurrency.map(|limit| quote!(.concurrency(#limit)));
         quote! {
-            #private::Registration::new(
+            __on_failure::Registration::new(
                 ::core::concat!(::core::module_path!(), "::", #name),
                 #kebab_name,
                 (::core::file!(), ::core::line!()),
                 #description,
-                __on_failure_needs,
-                #private::Call::#kind(__on_failure_call),
+                |__needs| ::core::mem::drop(__on_failure_run(__on_failure::Arguments::Needs(__needs))),
+                __on_failure::Call::#kind(|__cx| {
+                    __on_failure_run(__on_failure::Arguments::Values(__cx))
+                }),
             )
             #(#texts)* #cancelled #retries #timeout #concurrency
         }
     }
 
-    fn needs(&self) -> TokenStream {
-        let private = &self.private;
-        let needs = self.handler.params().map(|param| {
-            let cfgs = &param.cfgs;
-            let extractor = self.extractor(param.ty);
-            quote_spanned!(at(param.ty.span())=> #(#cfgs)* #extractor::needs(__needs);)
-        });
-        quote! {
-            fn __on_failure_needs(__needs: &mut #private::Needs) {
-                let _ = &__needs;
-                #(#needs)*
-            }
-        }
-    }
-
-    fn call(&self) -> TokenStream {
-        let Self { private, handler, .. } = self;
+    /// The function that goes through the arguments, to ask what they need or to run the handler
+    /// with them. Each is taken once, and its type is left to inference, so that a type with a fault
+    /// is reported once.
+    fn run(&self) -> TokenStream {
+        let handler = self.handler;
         let name = &handler.sig.ident;
-        let (lets, args): (Vec<_>, Vec<_>) = handler
+        // A local variable does not hide a function of its name.
+        let local = Span::mixed_site();
+        let args: Vec<(TokenStream, TokenStream)> = handler
             .params()
             .enumerate()
             .map(|(i, param)| {
-                let arg = format_ident!("__arg{i}", span = Span::call_site());
+                let arg = format_ident!("__arg{i}", span = local);
                 let cfgs = &param.cfgs;
-                let extractor = self.extractor(param.ty);
-                let take = quote_spanned! {at(param.ty.span())=>
+                let function = spelt_at(param.ty, ["Arguments", "take"]);
+                let take = quote_spanned! {local=>
                     #(#cfgs)*
-                    let #arg = match #extractor::from_failure(__cx).await {
-                        ::core::result::Result::Ok(value) => value,
-                        ::core::result::Result::Err(rejection) => {
-                            return ::core::result::Result::Err(#private::rejected(rejection));
-                        }
+                    let #arg = {
+                        // Called by its name, it would be the whole call that is reported.
+                        let __take = #function;
+                        __take(&mut __arguments)
                     };
                 };
                 (take, quote!(#(#cfgs)* #arg))
             })
-            .unzip();
-        let returned = match &handler.sig.output {
-            syn::ReturnType::Default => name.span(),
-            syn::ReturnType::Type(_, ty) => ty.span(),
+            .collect();
+        let takes = args.iter().map(|(take, _)| take);
+        let waits = handler.params().zip(&args).enumerate().map(|(i, (param, _))| {
+            let arg = format_ident!("__arg{i}", span = local);
+            let cfgs = &param.cfgs;
+            quote_spanned! {local=>
+                #(#cfgs)*
+                let #arg = match #arg.await {
+                    ::core::result::Result::Ok(value) => value,
+                    ::core::result::Result::Err(error) => {
+                        return ::core::result::Result::Err(error);
+                    }
+                };
+            }
+        });
+        let args = args.iter().map(|(_, arg)| arg);
+        let into_output = match &handler.sig.output {
+            ReturnType::Default => spelt_at(name, ["HandlerOutput", "into_output"]),
+            ReturnType::Type(_, ty) => spelt_at(ty, ["HandlerOutput", "into_output"]),
         };
-        let into_output = quote_spanned!(at(returned)=> #private::HandlerOutput::into_output);
-        let boxed = quote_spanned!(at(name.span())=> #private::boxed);
         let (value, body) = match handler.sig.asyncness {
             Some(_) => (
-                quote!(#private::Value),
-                quote! {
+                quote!(Value),
+                quote_spanned! {local=>
                     let __output = #name(#(#args),*).await;
-                    #into_output(__output)
+                    let __into_output = #into_output;
+                    __into_output(__output)
                 },
             ),
             None => (
-                quote!(#private::BlockingCall),
-                quote! {
-                    let __call: #private::BlockingCall = ::std::boxed::Box::new(move || {
+                quote!(BlockingCall),
+                quote_spanned! {local=>
+                    let __call: __on_failure::BlockingCall = ::std::boxed::Box::new(move || {
                         let __output = #name(#(#args),*);
-                        #into_output(__output)
+                        let __into_output = #into_output;
+                        __into_output(__output)
                     });
                     ::core::result::Result::Ok(__call)
                 },
             ),
         };
-        quote! {
-            fn __on_failure_call<'__cx>(
-                __cx: &'__cx #private::Context,
-            ) -> #private::BoxFuture<'__cx, ::core::result::Result<#value, #private::CallError>> {
-                #boxed(async move {
-                    let _ = __cx;
-                    #(#lets)*
-                    #body
-                })
+        let future = Group::new(Delimiter::Brace, quote!(#(#waits)* #body));
+        let future = group_at(future, name.span());
+        let boxed = spelt_at(name, ["boxed"]);
+        let future = quote_spanned!(name.span()=> #boxed(async move #future));
+        quote_spanned! {local=>
+            fn __on_failure_run(
+                mut __arguments: __on_failure::Arguments<'_>,
+            ) -> __on_failure::BoxFuture<
+                '_,
+                ::core::result::Result<__on_failure::#value, __on_failure::CallError>,
+            > {
+                let _ = &mut __arguments;
+                #(#takes)*
+                #future
             }
         }
     }
+}
 
-    /// The extractor of an argument's type, spelt so that a fault is reported at the type.
-    fn extractor(&self, ty: &Type) -> TokenStream {
-        let private = &self.private;
-        quote_spanned!(at(ty.span())=> <#ty as #private::FromFailure>)
+/// A text, checked for its type where the user wrote it.
+fn typed(text: &Text) -> TokenStream {
+    match text {
+        Text::Literal(literal) => quote!(#literal),
+        Text::Const(path) => {
+            let function = spelt_at(path, ["text"]);
+            let argument = Group::new(Delimiter::Parenthesis, quote!(#path));
+            let argument = group_at(argument, ends(path).1);
+            quote!(#function #argument)
+        }
     }
 }
 
-/// This place in the source, but the names of the expansion.
-fn at(span: Span) -> Span {
-    Span::call_site().located_at(span)
+/// The path of something hidden, which the compiler takes to stand where `tokens` do.
+fn spelt_at<const N: usize>(tokens: impl ToTokens, path: [&str; N]) -> TokenStream {
+    let (first, last) = ends(tokens);
+    let private = Ident::new(PRIVATE, first);
+    let path = path.map(|name| Ident::new(name, last));
+    quote_spanned!(last=> #private #(::#path)*)
+}
+
+/// The first and the last token's places.
+fn ends(tokens: impl ToTokens) -> (Span, Span) {
+    let mut tokens = tokens.into_token_stream().into_iter();
+    let first = tokens.next().map_or_else(Span::call_site, |token| token.span());
+    (first, tokens.last().map_or(first, |token| token.span()))
+}
+
+fn group_at(mut group: Group, span: Span) -> Group {
+    group.set_span(span);
+    group
 }

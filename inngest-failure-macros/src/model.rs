@@ -79,7 +79,12 @@ fn doc_line(attr: &Attribute) -> Option<String> {
     if !meta.path.is_ident("doc") {
         return None;
     }
-    let Expr::Lit(ExprLit { lit: Lit::Str(line), .. }) = &meta.value else { return None };
+    let mut value = &meta.value;
+    // A fragment of `macro_rules!`.
+    while let Expr::Group(group) = value {
+        value = &group.expr;
+    }
+    let Expr::Lit(ExprLit { lit: Lit::Str(line), .. }) = value else { return None };
     let line = line.value();
     Some(line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
 }

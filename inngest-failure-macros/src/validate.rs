@@ -3,8 +3,8 @@
 use proc_macro2::Span;
 use quote::ToTokens;
 use syn::{
-    Error, FnArg, Lifetime, ParenthesizedGenericArguments, Path, Safety, Type, TypeFnPtr,
-    TypeImplTrait, TypeReference,
+    Error, FnArg, Generics, Lifetime, ParenthesizedGenericArguments, Path, Receiver, Safety,
+    Signature, Type, TypeFnPtr, TypeImplTrait, TypeReference,
     visit::{self, Visit},
 };
 
@@ -13,12 +13,12 @@ use crate::{
     model::HandlerFn,
 };
 
-/// Everything that is wrong with the arguments taken together.
-pub(crate) fn args(args: &Args, errors: &mut Vec<Error>) {
+/// Everything that is wrong with the arguments of the `attribute` taken together.
+pub(crate) fn args(args: &Args, attribute: Span, errors: &mut Vec<Error>) {
     let mut refuse = |span: Span, message: &str| errors.push(Error::new(span, message));
     match (args.given("function"), args.given("fallback")) {
         (None, None) => refuse(
-            Span::call_site(),
+            attribute,
             "`#[on_failure]` names no function; write `function = \"checkout\"`, or `fallback` to take \
              what no other handler takes",
         ),
@@ -88,11 +88,18 @@ pub(crate) fn signature(handler: &HandlerFn, errors: &mut Vec<Error>) {
                  function and take the value as `State<..>`",
             ),
             FnArg::Typed(typed) => {
-                if let Some((fault, message)) = borrowed(&typed.ty) {
+                if let Some((fault, message)) = borrowed(&typed.ty, &sig.generics) {
                     refuse(&fault, message);
                 }
             }
         }
+    }
+    if let Some(place) = self_type(sig) {
+        refuse(
+            &syn::Ident::new("Self", place),
+            "a handler can't be an associated function, for nothing can be registered inside an `impl`; \
+             move the function out, and write the type for `Self`",
+        );
     }
     for attr in &handler.attrs {
         if is_on_failure(attr.path()) {
@@ -109,20 +116,45 @@ pub(crate) fn is_on_failure(path: &Path) -> bool {
     path.segments.last().is_some_and(|segment| segment.ident == "on_failure")
 }
 
-/// The part of an argument's type that is not owned or not known.
-fn borrowed(ty: &Type) -> Option<(proc_macro2::TokenStream, &'static str)> {
-    struct Find(Option<(proc_macro2::TokenStream, &'static str)>);
+/// Where the types of the signature say `Self`, if they do: only a function inside an `impl` can.
+pub(crate) fn self_type(sig: &Signature) -> Option<Span> {
+    struct Find(Option<Span>);
 
-    impl Find {
+    impl<'ast> Visit<'ast> for Find {
+        fn visit_path(&mut self, path: &'ast Path) {
+            match path.segments.first() {
+                Some(first) if first.ident == "Self" => {
+                    self.0.get_or_insert(first.ident.span());
+                }
+                _ => visit::visit_path(self, path),
+            }
+        }
+
+        fn visit_receiver(&mut self, _: &'ast Receiver) {}
+    }
+
+    let mut find = Find(None);
+    find.visit_signature(sig);
+    find.0
+}
+
+/// The part of an argument's type that is not owned or not known.
+fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream, &'static str)> {
+    struct Find<'a> {
+        declared: &'a Generics,
+        found: Option<(proc_macro2::TokenStream, &'static str)>,
+    }
+
+    impl Find<'_> {
         fn found(&mut self, tokens: &dyn ToTokens, message: &'static str) {
-            self.0.get_or_insert_with(|| (tokens.to_token_stream(), message));
+            self.found.get_or_insert_with(|| (tokens.to_token_stream(), message));
         }
     }
 
     const BORROWED: &str = "a handler owns its arguments; take an owned type, such as `Failure<Order>` \
                             or `State<Shop>`";
 
-    impl<'ast> Visit<'ast> for Find {
+    impl<'ast> Visit<'ast> for Find<'_> {
         fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
             match &reference.lifetime {
                 None => self.found(reference, BORROWED),
@@ -131,7 +163,9 @@ fn borrowed(ty: &Type) -> Option<(proc_macro2::TokenStream, &'static str)> {
         }
 
         fn visit_lifetime(&mut self, lifetime: &'ast Lifetime) {
-            if lifetime.ident != "static" {
+            // One that is declared is refused where it is declared.
+            let declared = self.declared.lifetimes().any(|param| param.lifetime == *lifetime);
+            if lifetime.ident != "static" && !declared {
                 self.found(lifetime, BORROWED);
             }
         }
@@ -153,7 +187,7 @@ fn borrowed(ty: &Type) -> Option<(proc_macro2::TokenStream, &'static str)> {
         }
     }
 
-    let mut find = Find(None);
+    let mut find = Find { declared, found: None };
     find.visit_type(ty);
-    find.0
+    find.found
 }

@@ -100,7 +100,6 @@ fn a_trigger_without_data_fits_every_type_that_takes_none() {
     }
     #[derive(Debug, Deserialize, PartialEq)]
     struct Order {
-        #[expect(dead_code, reason = "only asked for")]
         order_id: String,
     }
 

@@ -113,7 +113,8 @@ impl Dispatcher {
     /// is logged as a warning.
     pub async fn dispatch(&self, event: FailureEvent) -> Dispatch {
         let inner = &*self.inner;
-        let span = tracing::info_span!(
+        // The highest level, so that a line of any level says which failure it is about.
+        let span = tracing::error_span!(
             "dispatch",
             function_id = event.function_id(),
             run_id = event.run_id(),

@@ -56,7 +56,7 @@ impl Handler {
         backoff: &Backoff,
         dispatch: &Span,
     ) -> HandlerRun {
-        let span = tracing::info_span!(
+        let span = tracing::error_span!(
             parent: dispatch,
             "handler",
             handler_id = &*self.id,

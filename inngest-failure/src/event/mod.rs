@@ -146,6 +146,11 @@ impl FailureEvent {
         self.inner.failed_at
     }
 
+    /// A key for a request that must count once: see [`Failure::idempotency_key`].
+    pub fn idempotency_key(&self, label: &str) -> String {
+        idempotency_key(self.run_id(), label)
+    }
+
     /// Why the run failed.
     pub fn error(&self) -> FailureError {
         FailureError::of(self)
@@ -308,8 +313,12 @@ impl<T> Failure<T> {
     /// # Ok::<(), inngest_failure::ParseError>(())
     /// ```
     pub fn idempotency_key(&self, label: &str) -> String {
-        format!("{}:{label}", self.run_id)
+        idempotency_key(&self.run_id, label)
     }
+}
+
+fn idempotency_key(run_id: &str, label: &str) -> String {
+    format!("{run_id}:{label}")
 }
 
 /// The time that is `ms` milliseconds after the Unix epoch, the epoch itself where the platform's

@@ -42,11 +42,11 @@ pub struct TriggerEvent<T = Value> {
 /// #   "function_id":"shop-report","run_id":"r1","events":[
 /// #     {"id":"1","name":"a","data":{"n":2},"ts":1},{"id":"2","name":"a","data":{"n":1},"ts":1}]}}"#.parse()?;
 /// # let failure = event.parse::<serde_json::Value>()?;
-/// let mut numbers = Vec::new();
-/// for i in 0..failure.events.len() {
-///     numbers.push(failure.events.parse(i)?.data["n"].as_u64());
+/// let mut sum = 0;
+/// for event in failure.events.iter() {
+///     sum += event?.data["n"].as_u64().unwrap_or(0);
 /// }
-/// assert_eq!(numbers, [Some(2), Some(1)]);
+/// assert_eq!(sum, 3);
 /// # Ok::<(), inngest_failure::ParseError>(())
 /// ```
 #[derive(Clone)]
@@ -92,6 +92,14 @@ impl<T> TriggerEvents<T> {
             .or_else(|_| serde_json::from_str(event).map(WireTrigger::from_any));
         PlacedTrigger::new(event, wire.unwrap_or_default())
             .parse(event, format_args!("data.events[{index}]"))
+    }
+
+    /// Reads one after the other, as [`parse`](Self::parse) does.
+    pub fn iter(&self) -> impl Iterator<Item = Result<TriggerEvent<T>, ParseError>>
+    where
+        T: DeserializeOwned,
+    {
+        (0..self.len()).map(|index| self.parse(index))
     }
 
     fn array(&self) -> &str {

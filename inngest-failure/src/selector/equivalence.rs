@@ -150,7 +150,7 @@ fn by_expression(selectors: &[Selector], event: &serde_json::Value) -> BTreeSet<
 fn by_matcher(selectors: &[Selector], subject: Subject<'_>) -> BTreeSet<usize> {
     let selection = Index::new(selectors.to_vec()).select(subject);
     let naming_or_fallback = |&i: &usize| !matches!(selectors[i].target, Target::Every { .. });
-    assert_eq!(selection.unhandled, !selection.handlers.iter().any(|i| naming_or_fallback(i)));
+    assert_eq!(selection.unhandled, !selection.handlers.iter().any(naming_or_fallback));
     selection.handlers.into_iter().collect()
 }
 

@@ -1,0 +1,6 @@
+use inngest_failure::on_failure;
+
+#[on_failure(function = " ", app = "  ", error = "\t", id = "\n", name = " ")]
+async fn undo() {}
+
+fn main() {}

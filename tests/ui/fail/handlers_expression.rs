@@ -1,0 +1,5 @@
+use inngest_failure::handlers;
+
+fn main() {
+    let _ = handlers!["undo"];
+}

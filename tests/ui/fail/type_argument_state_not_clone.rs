@@ -1,0 +1,8 @@
+use inngest_failure::{State, on_failure};
+
+struct Shop;
+
+#[on_failure(function = "checkout")]
+async fn undo(State(_shop): State<Shop>) {}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use inngest_failure::on_failure;
+
+#[on_failure(function = "checkout")]
+async fn undo() -> Option<()> {
+    None
+}
+
+fn main() {}

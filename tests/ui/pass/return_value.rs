@@ -1,0 +1,21 @@
+use inngest_failure::{Dispatcher, HandlerError, on_failure};
+
+#[derive(serde::Serialize)]
+struct Receipt {
+    cents: u64,
+}
+
+#[on_failure(function = "checkout")]
+async fn undo() -> Result<Option<Receipt>, HandlerError> {
+    Ok(Some(Receipt { cents: 100 }))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let dispatcher = Dispatcher::builder().app("shop").build().unwrap();
+    let report = dispatcher.dispatch_json(EVENT).await.unwrap();
+    assert_eq!(report.runs[0].result.as_ref().unwrap()["cents"], 100);
+}
+
+const EVENT: &[u8] = br#"{"name":"inngest/function.failed","data":{"function_id":"shop-checkout",
+    "run_id":"r1","error":{"message":"declined"},"event":{"data":{"order_id":"o1"}}}}"#;
