@@ -1,0 +1,92 @@
+//! Payments: what a failed checkout has taken is given back, once.
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use inngest_failure::{Failure, HandlerError, RunContext, State, on_failure};
+use rusqlite::params;
+
+use crate::store::{self, Cents, Order, Store};
+
+/// Give back what the order was charged.
+///
+/// A plain `fn`, since SQLite blocks.
+#[on_failure(function = "checkout", id = "refund", retries = 4, timeout = "10s")]
+fn refund(
+    failure: Failure<Order>,
+    State(store): State<Store>,
+    State(provider): State<Provider>,
+    run: RunContext,
+) -> Result<String, HandlerError> {
+    let order_id = &failure.event.data.order_id;
+    // The same in every attempt, and when the same event comes a second time.
+    let key = failure.idempotency_key("refund");
+
+    let mut db = store.lock();
+    let tx = store::write(&mut db)?;
+    let customer = store::customer_of(&tx, order_id)?;
+    // How much is a matter of the books, not of the event.
+    let charged: i64 = tx.query_row(
+        "SELECT coalesce(sum(cents), 0) FROM payments WHERE order_id = ?1 AND key <> ?2",
+        [order_id, &key],
+        |row| row.get(0),
+    )?;
+    if charged == 0 {
+        return Ok("nothing was charged".to_owned());
+    }
+    let note = format!("refund, attempt {}: {}", run.attempt + 1, failure.error);
+    let entered = tx.execute(
+        "INSERT INTO payments VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO NOTHING",
+        params![key, order_id, -charged, note],
+    )?;
+    if entered == 0 {
+        return Ok("already refunded".to_owned());
+    }
+    // If the provider refuses, the entry is rolled back. If the commit fails, the provider is asked
+    // again, and knows by the key that it has paid. Nobody else can write meanwhile: SQLite has one
+    // writer at a time.
+    provider
+        .refund(&key, &customer, Cents(charged))
+        .map_err(|busy| HandlerError::retry_after(busy, busy.wait))?;
+    tx.commit()?;
+    Ok(format!("refunded {}", Cents(charged)))
+}
+
+/// Stands for the client of a payment provider; it is busy when it is called for the first time.
+#[derive(Clone, Default)]
+pub(crate) struct Provider {
+    was_called: Arc<AtomicBool>,
+}
+
+impl Provider {
+    /// Pays once per key.
+    fn refund(&self, _key: &str, _customer: &str, _amount: Cents) -> Result<(), Busy> {
+        if self.was_called.swap(true, Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(Busy { wait: Duration::from_millis(50) })
+        }
+    }
+}
+
+/// The payment provider has too much to do.
+#[derive(Clone, Copy, Debug)]
+struct Busy {
+    /// When to come back, by its own word.
+    wait: Duration,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the payment provider is busy for {:?}", self.wait)
+    }
+}
+
+impl Error for Busy {}

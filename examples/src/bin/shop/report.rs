@@ -1,0 +1,82 @@
+//! The table of what happened.
+
+use std::fmt;
+
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use inngest_failure::{Dispatch, FailureEvent, HandlerRun};
+use serde_json::Value;
+
+use crate::{counts::COUNT, input::Place};
+
+/// The table of what happened.
+///
+/// Beside each failure, which takes two lines, stand the handlers that ran, a line each.
+pub(crate) struct Report {
+    table: Table,
+    several_sources: bool,
+}
+
+impl Report {
+    pub(crate) fn new(several_sources: bool) -> Self {
+        let mut table = Table::new();
+        // In a terminal the columns share its width; in a pipe no line is broken.
+        table
+            .load_preset(UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_header(["line", "failed function, why", "handler", "attempts", "outcome"]);
+        Self { table, several_sources }
+    }
+
+    pub(crate) fn add(&mut self, place: &Place, event: &FailureEvent, dispatch: &Dispatch) {
+        let place = if self.several_sources { place.short() } else { place.in_source() };
+        let function_id = tidy(event.function_id(), 60);
+        let why = tidy(&event.error().message, 40);
+        let mut failure = [[place, function_id], [String::new(), why]].into_iter();
+
+        let unhandled = ["none".to_owned(), "0".to_owned(), "unhandled".to_owned()];
+        let mut handled = dispatch
+            .runs
+            .iter()
+            // The catch-all runs every time: its result is the count below the table.
+            .filter(|run| run.handler_id != COUNT || run.result.is_err())
+            .map(|run| [run.handler_id.clone(), run.attempts.to_string(), outcome(run)])
+            .chain(dispatch.is_unhandled().then_some(unhandled));
+
+        loop {
+            let (left, right) = (failure.next(), handled.next());
+            if left.is_none() && right.is_none() {
+                break;
+            }
+            let (left, right) = (left.unwrap_or_default(), right.unwrap_or_default());
+            self.table.add_row(left.into_iter().chain(right));
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.table.is_empty() {
+            return f.write_str("no failure events");
+        }
+        writeln!(f, "{}", self.table)
+    }
+}
+
+fn outcome(run: &HandlerRun) -> String {
+    match &run.result {
+        Ok(Value::Null) => "ok".to_owned(),
+        Ok(Value::String(text)) => tidy(text, 100),
+        Ok(value) => tidy(&value.to_string(), 100),
+        Err(error) => tidy(&format!("failed: {error}"), 200),
+    }
+}
+
+/// The text in one line, at most `max` characters of it, and none that would play with the terminal.
+pub(crate) fn tidy(text: &str, max: usize) -> String {
+    let text = text.replace(char::is_control, " ");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(max) {
+        Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
+        None => text,
+    }
+}

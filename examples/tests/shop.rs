@@ -1,0 +1,250 @@
+//! The example `shop`, run as its users run it.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// What a run of the shop left.
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    /// The rows that hold all of these texts.
+    fn rows(&self, texts: &[&str]) -> usize {
+        self.stdout.lines().filter(|line| texts.iter().all(|text| line.contains(text))).count()
+    }
+
+    /// What stands in the books, below the table.
+    fn books(&self) -> &str {
+        let start = self.stdout.find("refunds  ").expect("no books are shown");
+        &self.stdout[start..]
+    }
+}
+
+fn shop(args: &[&str], stdin: &[u8]) -> Run {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_shop"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A shop that reads no standard input may be gone by now.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The example's own events, a line each.
+fn events() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/events.jsonl");
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// A folder that is empty, and the test's own.
+fn folder(test: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn its_own_events_are_all_handled() {
+    let run = shop(&[], b"");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+
+    // The provider was busy at first; the same event a second time pays nothing.
+    assert_eq!(run.rows(&["refund ", " 2 ", "refunded 49.90 EUR"]), 1, "{}", run.stdout);
+    assert_eq!(run.rows(&["refund ", " 1 ", "already refunded"]), 1);
+    assert_eq!(run.rows(&["restock ", r#"{"units":0}"#]), 2);
+    assert_eq!(run.rows(&["refund ", "nothing was charged"]), 1);
+
+    // The message that a person needs, whatever its shape on the wire.
+    for why in ["custom boom", "Unable to reach SDK URL", "kaboom", "the run was cancelled"] {
+        assert!(run.rows(&[why]) >= 1, "{why}: {}", run.stdout);
+    }
+    assert_eq!(run.rows(&["alert ", "sent"]), 2);
+    assert_eq!(run.rows(&["resend ", "sent 3 of 3"]), 1);
+
+    let books = run.books();
+    for line in [
+        "refunds         3, 181.40 EUR given back\n",
+        "units restocked 19\n",
+        "mails           9\n",
+        "alerts          2\n",
+        "failed runs     11\n",
+        "4 of shop-checkout\n",
+    ] {
+        assert!(books.contains(line), "{line:?} is not in {books}");
+    }
+}
+
+#[test]
+fn its_own_events_may_come_in_any_form() {
+    let lines = events().join("\n");
+    let array = format!("[{}]", events().join(","));
+    let values: Vec<serde_json::Value> = serde_json::from_str(&array).unwrap();
+    let pretty = serde_json::to_string_pretty(&values).unwrap();
+
+    let expected = shop(&[], b"");
+    for text in [lines, array, pretty] {
+        let run = shop(&["-"], text.as_bytes());
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+        assert_eq!(run.books(), expected.books());
+    }
+}
+
+#[test]
+fn one_event_may_be_printed_over_several_lines() {
+    let event: serde_json::Value = serde_json::from_str(&events()[0]).unwrap();
+    let pretty = format!("\n{}\n", serde_json::to_string_pretty(&event).unwrap());
+    let run = shop(&["-"], pretty.as_bytes());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(run.rows(&["│ 2 ", "shop-checkout"]), 1, "{}", run.stdout);
+}
+
+#[test]
+fn a_recorded_call_body_is_read() {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/");
+    let call = recordings.join("function_failed/plain-error.js-v4.json");
+    let cancelled = recordings.join("function_cancelled/cancel-api.js-v4.json");
+    let run = shop(&[call.to_str().unwrap(), cancelled.to_str().unwrap()], b"");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    // No handler of the shop names the function: the team is told.
+    assert_eq!(run.rows(&["plain-error.js-v4.json:1", "cap4-plain-error", "alert "]), 1);
+    assert_eq!(run.rows(&["cancel-api.js-v4.json:1", "cap4-cancel-api", "alert "]), 1);
+}
+
+#[test]
+fn a_bad_line_is_reported_with_its_number_and_skipped() {
+    let events = events();
+    let other = r#"{"name":"shop/order.placed","data":{"function_id":"f"}}"#;
+    let lines = [r#"{"name":"#, "", &events[0], "nonsense", other, r#"[{"name":1}]"#, &events[1]];
+    let run = shop(&["-"], lines.join("\n").as_bytes());
+    assert_eq!(run.code, Some(1));
+    let faults: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(faults.len(), 4, "{}", run.stderr);
+    assert!(faults[0].starts_with("stdin:1: not JSON: EOF"), "{}", faults[0]);
+    assert_eq!(faults[1], "stdin:4: not JSON: expected ident at column 2");
+    assert!(
+        faults[2].starts_with(r#"stdin:5: not a failure event: `name` is "shop/order.placed""#),
+        "{}",
+        faults[2]
+    );
+    assert!(faults[3].starts_with("stdin:6[0]: not a failure event"), "{}", faults[3]);
+    assert_eq!(run.rows(&["│ 3 ", "shop-checkout"]), 1, "{}", run.stdout);
+    assert_eq!(run.rows(&["│ 7 ", "shop-checkout"]), 1, "{}", run.stdout);
+}
+
+#[test]
+fn a_broken_document_is_one_fault() {
+    let event: serde_json::Value = serde_json::from_str(&events()[0]).unwrap();
+    let pretty = serde_json::to_string_pretty(&event).unwrap();
+    let run = shop(&["-"], &pretty.as_bytes()[..pretty.len() / 2]);
+    assert_eq!(run.code, Some(1));
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.starts_with("stdin:1: not JSON: EOF"), "{}", run.stderr);
+    assert!(run.stdout.starts_with("no failure events\n"), "{}", run.stdout);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_skipped() {
+    let long = "x".repeat(inngest_failure::FailureEvent::MAX_BYTES + 1);
+    let text = format!("{long}\n{}\n{long}", events()[0]);
+    let run = shop(&["-"], text.as_bytes());
+    assert_eq!(run.code, Some(1));
+    let faults: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(faults.len(), 2, "{}", run.stderr);
+    assert!(faults[0].starts_with("stdin:1: longer than the 4194304 bytes"), "{}", faults[0]);
+    assert!(faults[1].starts_with("stdin:3: longer than the 4194304 bytes"), "{}", faults[1]);
+    assert_eq!(run.rows(&["│ 2 ", "shop-checkout"]), 1, "{}", run.stdout);
+}
+
+#[test]
+fn a_handler_that_fails_stands_in_the_table() {
+    let unknown = events()[0].replace("o-1001", "o-9999");
+    let unfit = events()[0].replace(r#""o-1001""#, "1001");
+    let run = shop(&["-"], format!("{unknown}\n{unfit}").as_bytes());
+    assert_eq!(run.code, Some(1));
+    let fault = "failed: there is no order `o-9999` in the books; enter it first";
+    assert_eq!(run.rows(&["refund ", " 1 ", fault]), 1, "{}", run.stdout);
+    assert_eq!(run.rows(&["refund ", " 1 ", "at `data.event.data.orderId`"]), 1, "{}", run.stdout);
+    assert!(run.books().starts_with("refunds         0,"), "{}", run.stdout);
+}
+
+#[test]
+fn no_event_plays_with_the_terminal() {
+    let event = events()[0].replace("custom boom", r"a\u001b[31mred\nboom");
+    let run = shop(&["-"], event.as_bytes());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(run.rows(&["┆ a [31mred boom "]), 1, "{}", run.stdout);
+}
+
+#[test]
+fn nothing_runs_if_a_file_is_missing() {
+    let database = folder("missing").join("shop.db");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/events.jsonl");
+    let run = shop(
+        &["--database", database.to_str().unwrap(), own.to_str().unwrap(), "missing.jsonl"],
+        b"",
+    );
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+    assert!(run.stderr.starts_with("error: cannot read `missing.jsonl`: "), "{}", run.stderr);
+    assert!(run.stderr.ends_with("; name a file of failure events, or `-`\n"), "{}", run.stderr);
+    assert!(!database.exists());
+}
+
+#[test]
+fn a_file_of_something_else_is_left_alone() {
+    let folder = folder("no-database");
+    let prose = folder.join("prose.db");
+    fs::write(&prose, "the shop's books, in prose ".repeat(100)).unwrap();
+    let other = folder.join("other.db");
+    let db = rusqlite::Connection::open(&other).unwrap();
+    db.execute_batch("CREATE TABLE orders (id)").unwrap();
+    for (file, fault) in
+        [(&prose, "file is not a database"), (&other, "it is another program's database")]
+    {
+        let before = fs::read(file).unwrap();
+        let file = file.to_str().unwrap();
+        let run = shop(&["--database", file], b"");
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+        let message = format!("error: cannot keep the books in `{file}`: {fault}; name a file");
+        assert!(run.stderr.starts_with(&message), "{}", run.stderr);
+        assert_eq!(fs::read(file).unwrap(), before);
+    }
+}
+
+#[test]
+fn the_books_last_and_nothing_is_paid_twice() {
+    let database = folder("books").join("shop.db");
+    let args = ["--database", database.to_str().unwrap()];
+    let first = shop(&args, b"");
+    let second = shop(&args, b"");
+    assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}", second.stderr);
+    assert_eq!(first.rows(&["refund ", "refunded ", "EUR"]), 3);
+    assert_eq!(second.rows(&["refund ", "refunded ", "EUR"]), 0, "{}", second.stdout);
+    assert_eq!(second.rows(&["refund ", "already refunded"]), 4, "{}", second.stdout);
+    assert_eq!(second.books(), first.books());
+}
+
+#[test]
+fn the_help_names_the_exit_status() {
+    let run = shop(&["--help"], b"");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    for text in ["[FILES]...", "--database <FILE>", "--verbose", "Exit status:"] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+    }
+    assert_eq!(shop(&["--no-such-option"], b"").code, Some(2));
+}
