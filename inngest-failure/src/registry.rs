@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -296,7 +295,6 @@ pub(crate) struct Wired {
     pub(crate) registration: &'static Registration,
     pub(crate) selector: Selector,
     pub(crate) info: HandlerInfo,
-    pub(crate) id: Arc<str>,
 }
 
 /// What handlers are checked against.
@@ -344,7 +342,7 @@ pub(crate) fn wire(
         .into_iter()
         .map(|(registration, selector, id)| {
             let info = registration.info(&id, &selector, &naming);
-            Wired { registration, selector, info, id: id.into() }
+            Wired { registration, selector, info }
         })
         .collect()
 }

@@ -136,14 +136,14 @@ impl DispatcherBuilder {
 
         panic::install_hook();
         let selectors: Vec<Selector> = wired.iter().map(|wired| wired.selector.clone()).collect();
-        let handlers = wired.iter().map(run::Handler::new).collect();
+        let states = Arc::new(self.states);
+        let handlers = wired.iter().map(|wired| run::Handler::new(wired, &states)).collect();
         let infos = wired.into_iter().map(|wired| wired.info).collect();
         Ok(Dispatcher {
             inner: Arc::new(Inner {
                 index: Index::new(selectors),
                 handlers,
                 infos,
-                states: Arc::new(self.states),
                 backoff: self.backoff,
             }),
         })

@@ -20,7 +20,6 @@ pub use self::{
 use crate::{
     error::ParseError,
     event::{FailureEvent, FailureKind},
-    extract::States,
     registry::HandlerInfo,
     selector::{Index, Subject, Target},
     suggest::nearest,
@@ -80,7 +79,6 @@ struct Inner {
     /// In the index's order.
     handlers: Vec<run::Handler>,
     infos: Vec<HandlerInfo>,
-    states: Arc<States>,
     backoff: Backoff,
 }
 
@@ -123,7 +121,7 @@ impl Dispatcher {
         if selection.unhandled {
             span.in_scope(|| self.warn_of_unhandled(&event));
         }
-        let run = |i: usize| inner.handlers[i].run(&event, &inner.states, &inner.backoff, &span);
+        let run = |i: usize| inner.handlers[i].run(&event, &inner.backoff, &span);
         let runs = match selection.handlers.as_slice() {
             &[only] => vec![run(only).await],
             several => {

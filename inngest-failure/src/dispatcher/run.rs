@@ -21,14 +21,14 @@ use crate::{
     __private::BoxFuture,
     error::{HandlerError, ParseError},
     event::FailureEvent,
-    extract::{Context, States},
+    extract::{Context, HandlerContext, States},
     registry::{BlockingCall, Call, CallError, Wired},
 };
 
 /// A handler that is ready to run.
 #[derive(Debug)]
 pub(super) struct Handler {
-    id: Arc<str>,
+    context: Arc<HandlerContext>,
     call: Call,
     retries: u32,
     timeout: Option<Duration>,
@@ -36,9 +36,14 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    pub(super) fn new(wired: &Wired) -> Self {
+    pub(super) fn new(wired: &Wired, states: &Arc<States>) -> Self {
+        let context = HandlerContext {
+            id: wired.info.id.clone(),
+            max_attempts: wired.info.retries + 1,
+            states: Arc::clone(states),
+        };
         Self {
-            id: Arc::clone(&wired.id),
+            context: Arc::new(context),
             call: wired.registration.call(),
             retries: wired.info.retries,
             timeout: wired.info.timeout,
@@ -52,26 +57,24 @@ impl Handler {
     pub(super) async fn run(
         &self,
         event: &FailureEvent,
-        states: &Arc<States>,
         backoff: &Backoff,
         dispatch: &Span,
     ) -> HandlerRun {
         let span = tracing::error_span!(
             parent: dispatch,
             "handler",
-            handler_id = &*self.id,
+            handler_id = self.context.id,
             run_id = event.run_id(),
             attempt = Empty,
             outcome = Empty,
         );
         let started = Instant::now();
-        let mut cx =
-            Context::new(event.clone(), Arc::clone(states), Arc::clone(&self.id), self.retries + 1);
+        let mut cx = Context::new(event.clone(), Arc::clone(&self.context));
         let (result, attempts) =
             self.attempts(&mut cx, backoff, &span).instrument(span.clone()).await;
         span.record("outcome", outcome(&result));
         HandlerRun {
-            handler_id: self.id.as_ref().to_owned(),
+            handler_id: self.context.id.clone(),
             result,
             attempts,
             elapsed: started.elapsed(),

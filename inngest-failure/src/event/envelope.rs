@@ -1,5 +1,7 @@
 //! Reading the envelope: one pass over the text, in which only what every failure has is taken.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
@@ -59,7 +61,7 @@ pub(super) fn check_size(bytes: usize) -> Result<(), ParseError> {
     Ok(())
 }
 
-pub(super) fn read(text: &str) -> Result<Inner, ParseError> {
+pub(super) fn read(text: &str) -> Result<Arc<Inner>, ParseError> {
     if let Ok(envelope) = serde_json::from_str(text) {
         return assemble(text, envelope);
     }
@@ -96,7 +98,7 @@ fn from_str_with_path<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseE
 fn assemble<'a>(
     text: &'a str,
     Envelope { name, id, ts, data }: Envelope<'a, WireError<'a>, WireTrigger<'a>>,
-) -> Result<Inner, ParseError> {
+) -> Result<Arc<Inner>, ParseError> {
     let kind = match &*name.0 {
         FAILED => FailureKind::Failed,
         CANCELLED => FailureKind::Cancelled,
@@ -108,7 +110,7 @@ fn assemble<'a>(
     if run_id.is_none() && id.is_none() {
         return Err(ParseError::no_run_id());
     }
-    Ok(Inner {
+    Ok(Arc::new(Inner {
         kind,
         id,
         run_id,
@@ -119,7 +121,7 @@ fn assemble<'a>(
         event: data.event.map(|event| PlacedTrigger::new(text, event)).unwrap_or_default(),
         events: PlacedEvents::new(data.events.map(|events| place(text, events.get()))),
         text: text.into(),
-    })
+    }))
 }
 
 /// A number of milliseconds, which may have passed through a 64-bit float.

@@ -220,8 +220,7 @@ impl FromStr for FailureEvent {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         envelope::check_size(text.len())?;
-        let inner = envelope::read(text)?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: envelope::read(text)? })
     }
 }
 

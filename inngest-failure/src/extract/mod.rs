@@ -89,20 +89,21 @@ pub trait FromFailure: Sized + Send {
 /// What extractors take their values from: one attempt to handle one failure.
 pub struct Context {
     event: FailureEvent,
-    states: Arc<States>,
-    handler_id: Arc<str>,
+    handler: Arc<HandlerContext>,
     attempt: u32,
-    max_attempts: u32,
+}
+
+/// What is the same in all of a handler's runs.
+#[derive(Debug)]
+pub(crate) struct HandlerContext {
+    pub(crate) id: String,
+    pub(crate) max_attempts: u32,
+    pub(crate) states: Arc<States>,
 }
 
 impl Context {
-    pub(crate) fn new(
-        event: FailureEvent,
-        states: Arc<States>,
-        handler_id: Arc<str>,
-        max_attempts: u32,
-    ) -> Self {
-        Self { event, states, handler_id, attempt: 0, max_attempts }
+    pub(crate) fn new(event: FailureEvent, handler: Arc<HandlerContext>) -> Self {
+        Self { event, handler, attempt: 0 }
     }
 
     pub(crate) fn set_attempt(&mut self, attempt: u32) {
@@ -116,15 +117,15 @@ impl Context {
 
     /// The state of this type that the dispatcher was given.
     pub fn state<S: Send + Sync + 'static>(&self) -> Option<&S> {
-        self.states.get()
+        self.handler.states.get()
     }
 
     /// Which handler this is, and which attempt.
     pub fn run(&self) -> RunContext {
         RunContext {
             attempt: self.attempt,
-            max_attempts: self.max_attempts,
-            handler_id: self.handler_id.as_ref().to_owned(),
+            max_attempts: self.handler.max_attempts,
+            handler_id: self.handler.id.clone(),
         }
     }
 }

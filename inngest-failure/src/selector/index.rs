@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use smallvec::SmallVec;
+
 use super::{Selector, Subject, Target};
 
 /// All selectors, by what a function id can be looked up with. Handlers are numbers: the position
@@ -19,7 +21,7 @@ pub(crate) struct Index {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Selection {
     /// In ascending order.
-    pub(crate) handlers: Vec<usize>,
+    pub(crate) handlers: SmallVec<[usize; 4]>,
     /// Neither a handler that names the function nor a fallback takes the failure.
     pub(crate) unhandled: bool,
 }
@@ -48,10 +50,11 @@ impl Index {
 
     pub(crate) fn select(&self, subject: Subject<'_>) -> Selection {
         let takes = |&i: &usize| self.selectors[i].matches(subject);
-        let mut handlers: Vec<usize> = Vec::new();
+        let admits = |&i: &usize| self.selectors[i].admits(subject);
+        let mut handlers = SmallVec::new();
 
         let exact = self.exact.get(subject.function_id).map_or(&[][..], Vec::as_slice);
-        handlers.extend(exact.iter().copied().filter(takes));
+        handlers.extend(exact.iter().copied().filter(admits));
         self.patterns.candidates(subject.function_id, |candidates| {
             handlers.extend(candidates.iter().copied().filter(takes));
         });

@@ -72,7 +72,7 @@ impl Selector {
     }
 
     /// Whether it takes a failure of this kind with this error, whichever function failed.
-    fn admits(&self, subject: Subject<'_>) -> bool {
+    pub(super) fn admits(&self, subject: Subject<'_>) -> bool {
         let kind = subject.kind == FailureKind::Failed || self.cancelled;
         kind && self.error.as_deref().is_none_or(|error| subject.error_name == Some(error))
     }
