@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p inngest-failure --bench dispatch`
 //!
-//! The last lines compare the medians and hold them against the limits that the crate promises.
+//! The last lines compare the lower quartiles and hold them against the limits that the crate promises.
 
 use std::{
     collections::HashMap,
@@ -175,23 +175,23 @@ async fn dispatch(dispatcher: &Dispatcher, times: u64) -> Duration {
     started.elapsed()
 }
 
-/// The median of a benchmark of this run, in nanoseconds.
-fn median(id: &str) -> f64 {
+/// The lower quartile of a benchmark's samples of this run, in nanoseconds: what disturbs a measurement
+/// only ever makes it longer.
+fn lower_quartile(id: &str) -> f64 {
     #[derive(Deserialize)]
-    struct Estimates {
-        median: Estimate,
-    }
-    #[derive(Deserialize)]
-    struct Estimate {
-        point_estimate: f64,
+    struct Samples {
+        iters: Vec<f64>,
+        times: Vec<f64>,
     }
     // Next to the folder in which the benchmark's own program lies: target/release/deps.
     let program = std::env::current_exe().expect("the program has a path");
     let target = program.ancestors().nth(3).expect("cargo's folders are nested");
-    let file: PathBuf = target.join("criterion").join(id).join("new/estimates.json");
+    let file: PathBuf = target.join("criterion").join(id).join("new/sample.json");
     let json = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let estimates: Estimates = serde_json::from_slice(&json).expect("criterion's own format");
-    estimates.median.point_estimate
+    let Samples { iters, times } = serde_json::from_slice(&json).expect("criterion's own format");
+    let mut each: Vec<f64> = times.iter().zip(&iters).map(|(time, n)| time / n).collect();
+    each.sort_by(f64::total_cmp);
+    each[each.len() / 4]
 }
 
 fn main() -> ExitCode {
@@ -226,7 +226,7 @@ fn main() -> ExitCode {
     let mut kept = true;
     println!("\n{:<48} {:>8} {:>8}", "ratio of", "measured", "at most");
     for (what, ours, baseline, limit) in comparisons {
-        let ratio = median(ours) / median(baseline);
+        let ratio = lower_quartile(ours) / lower_quartile(baseline);
         kept &= ratio <= limit;
         println!(
             "{what:<48} {ratio:>8.2} {limit:>8.2}{}",

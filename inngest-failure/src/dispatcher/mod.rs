@@ -121,19 +121,18 @@ impl Dispatcher {
         if selection.unhandled {
             span.in_scope(|| self.warn_of_unhandled(&event));
         }
-        let run = |i: usize| inner.handlers[i].run(&event, &inner.backoff, &span);
+        let function_id = event.function_id().to_owned();
+        let run_id = event.run_id().to_owned();
+        let run = |i: usize, event| inner.handlers[i].run(event, &inner.backoff, &span);
         let runs = match selection.handlers.as_slice() {
-            &[only] => vec![run(only).await],
+            &[only] => vec![run(only, event).await],
             several => {
-                several.iter().map(|&i| run(i)).collect::<FuturesOrdered<_>>().collect().await
+                let runs: FuturesOrdered<_> =
+                    several.iter().map(|&i| run(i, event.clone())).collect();
+                runs.collect().await
             }
         };
-        Dispatch {
-            function_id: event.function_id().to_owned(),
-            run_id: event.run_id().to_owned(),
-            runs,
-            unhandled: selection.unhandled,
-        }
+        Dispatch { function_id, run_id, runs, unhandled: selection.unhandled }
     }
 
     /// Reads a failure event from JSON, as [`FailureEvent::from_slice`] does, and dispatches it.

@@ -56,7 +56,7 @@ impl Handler {
     /// Runs the handler until it succeeds or has failed for good.
     pub(super) async fn run(
         &self,
-        event: &FailureEvent,
+        event: FailureEvent,
         backoff: &Backoff,
         dispatch: &Span,
     ) -> HandlerRun {
@@ -69,7 +69,7 @@ impl Handler {
             outcome = Empty,
         );
         let started = Instant::now();
-        let mut cx = Context::new(event.clone(), Arc::clone(&self.context));
+        let mut cx = Context::new(event, Arc::clone(&self.context));
         let (result, attempts) =
             self.attempts(&mut cx, backoff, &span).instrument(span.clone()).await;
         span.record("outcome", outcome(&result));
