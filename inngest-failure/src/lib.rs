@@ -79,3 +79,7 @@ pub use self::{
     registry::{HandlerInfo, on_failure},
     selector::Trigger,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
