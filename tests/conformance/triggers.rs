@@ -197,6 +197,9 @@ fn what_is_no_failure_event_says_why() {
         message("[]"),
         "not a failure event: invalid length 0, expected an object with `name` and `data`"
     );
+    // Each level of calls in calls would cost a pass over the whole.
+    let calls = r#"{"ctx":{},"event":"#.repeat(100_000) + "{}" + &"}".repeat(100_000);
+    assert_eq!(message(&calls), "not a failure event: missing field `name`");
     let large = format!("\"{}\"", "x".repeat(FailureEvent::MAX_BYTES));
     assert_eq!(
         message(&large),

@@ -194,3 +194,35 @@ async fn a_dropped_dispatch_leaves_no_handler_running() {
         assert!(dispatcher.dispatch(failed("shop-limited", Value::Null)).await.is_ok());
     }
 }
+
+#[derive(Debug)]
+struct Unshowable;
+
+impl std::fmt::Display for Unshowable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("no text for this")
+    }
+}
+
+impl std::error::Error for Unshowable {}
+
+#[on_failure(function = "rude", id = "rude-error", retries = 0)]
+async fn rude_error() -> Result<(), Unshowable> {
+    Err(Unshowable)
+}
+
+#[on_failure(function = "rude", id = "rude-panic", retries = 0)]
+async fn rude_panic() {
+    std::panic::panic_any(PanicsWhenDropped);
+}
+
+#[tokio::test]
+async fn errors_and_panics_that_panic_themselves_stay_with_their_handler() {
+    let dispatcher = builder().register(handlers![rude_error, rude_panic]).build().unwrap();
+    let dispatch = dispatcher.dispatch(failed("shop-rude", json!({}))).await;
+    assert!(matches!(dispatch.runs[0].result, Err(RunError::Failed(_))));
+    let Err(RunError::Panicked { message, .. }) = &dispatch.runs[1].result else {
+        panic!("no panic")
+    };
+    assert_eq!(message, "a panic whose payload is not a text");
+}

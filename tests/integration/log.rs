@@ -47,7 +47,7 @@ async fn a_failing_handler_leaves_a_line_per_attempt_inside_its_spans() {
         lines[1].starts_with(" WARN") && lines[1].contains("handler failed, will be tried again"),
         "{log}"
     );
-    assert!(lines[1].contains("error=the bank is closed"), "{log}");
+    assert!(lines[1].contains("error=\"the bank is closed\""), "{log}");
     assert!(lines[3].starts_with("ERROR") && lines[3].contains("handler failed for good"), "{log}");
     assert!(lines[3].contains("attempts=2"), "{log}");
 }
@@ -64,7 +64,7 @@ async fn a_final_error_and_a_misfit_are_errors_in_the_log() {
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines.len(), 3, "{log}");
     assert!(
-        lines[0].contains("handler failed for good") && lines[0].contains("error=card expired"),
+        lines[0].contains("handler failed for good") && lines[0].contains("error=\"card expired\""),
         "{log}"
     );
     assert!(lines[1].contains("does not fit `u8`: at `data.event.data`"), "{log}");

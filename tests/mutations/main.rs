@@ -99,8 +99,8 @@ fn mutate(event: &Value, random: &mut StdRng) -> Vec<u8> {
             return with_other(event, random, other);
         }
         _ => {
-            // As a part of a call, and of a call in a call.
-            for _ in 0..random.random_range(1..50) {
+            // As a part of a call, and of a call in a call, which is refused.
+            for _ in 0..random.random_range(1..3) {
                 let call = String::from_utf8(bytes).unwrap();
                 bytes = format!("{{\"ctx\":{{}},\"event\":{call}}}").into_bytes();
             }

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     cell::{Cell, RefCell},
+    fmt,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
     sync::Once,
@@ -53,10 +54,20 @@ pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     PLACE.take();
     let result = panic::catch_unwind(AssertUnwindSafe(run));
     CATCHING.set(outer);
-    result.map_err(|payload| Panic {
-        message: message(payload.as_ref()),
-        location: PLACE.take().unwrap_or_else(|| "an unknown place".to_owned()),
+    result.map_err(|payload| {
+        let location = PLACE.take().unwrap_or_else(|| "an unknown place".to_owned());
+        let message = message(payload.as_ref());
+        // What was panicked with may panic in its turn when it is dropped.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        dropped.unwrap_or_else(std::mem::forget);
+        Panic { message, location }
     })
+}
+
+/// The text of a value of the user's, whose `Display` may panic like everything of the user's.
+pub(super) fn text(value: &dyn fmt::Display) -> String {
+    catch(|| value.to_string())
+        .unwrap_or_else(|panic| format!("an error that can't be shown: {}", panic.message))
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {

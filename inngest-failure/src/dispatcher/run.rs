@@ -15,7 +15,7 @@ use tracing::{Instrument, Span, field::Empty};
 
 use super::{
     Backoff, HandlerRun, RunError,
-    panic::{Caught, Panic, catch},
+    panic::{self, Caught, Panic, catch},
 };
 use crate::{
     __private::BoxFuture,
@@ -101,13 +101,14 @@ impl Handler {
                 }
                 Err(error) => error,
             };
+            let message = panic::text(&error);
             if attempt >= self.retries || !is_retriable(&error) {
-                tracing::error!(attempt, attempts, %error, "handler failed for good");
+                tracing::error!(attempt, attempts, error = message, "handler failed for good");
                 return (Err(error), attempts);
             }
             let waits = waits.get_or_insert_with(|| backoff.waits());
             let wait = own_delay(&error).or_else(|| waits.next()).unwrap_or_default();
-            tracing::warn!(attempt, %error, ?wait, "handler failed, will be tried again");
+            tracing::warn!(attempt, error = message, ?wait, "handler failed, will be tried again");
             tokio::time::sleep(wait).await;
             if let Some(running) = still_running {
                 running.end().await;

@@ -61,30 +61,33 @@ pub(super) fn check_size(bytes: usize) -> Result<(), ParseError> {
     Ok(())
 }
 
+/// Reads a failure event, or the one in the body of a call. A call in a call is none: nobody sends one,
+/// and each level would cost another pass over the text.
 pub(super) fn read(text: &str) -> Result<Arc<Inner>, ParseError> {
+    read_event(text).or_else(|error| match serde_json::from_str::<CallBody<'_>>(text) {
+        Ok(call) => read_event(call.event.get()),
+        Err(_) => Err(error),
+    })
+}
+
+fn read_event(text: &str) -> Result<Arc<Inner>, ParseError> {
     if let Ok(envelope) = serde_json::from_str(text) {
         return assemble(text, envelope);
     }
     // Either the error or the original event has a shape of its own, or the failure event is broken:
     // look again, more slowly.
-    match from_str_with_path::<Envelope<'_, &RawValue, &RawValue>>(text) {
-        Ok(Envelope { name, id, ts, data }) => {
-            let data = Data {
-                error: data.error.map(|error| WireError::from_any(error.get())),
-                event: data.event.map(WireTrigger::from_any),
-                function_id: data.function_id,
-                run_id: data.run_id,
-                correlation_id: data.correlation_id,
-                events: data.events,
-                result: data.result,
-            };
-            assemble(text, Envelope { name, id, ts, data })
-        }
-        Err(error) => match serde_json::from_str::<CallBody<'_>>(text) {
-            Ok(call) => read(call.event.get()),
-            Err(_) => Err(error),
-        },
-    }
+    let Envelope { name, id, ts, data } =
+        from_str_with_path::<Envelope<'_, &RawValue, &RawValue>>(text)?;
+    let data = Data {
+        error: data.error.map(|error| WireError::from_any(error.get())),
+        event: data.event.map(WireTrigger::from_any),
+        function_id: data.function_id,
+        run_id: data.run_id,
+        correlation_id: data.correlation_id,
+        events: data.events,
+        result: data.result,
+    };
+    assemble(text, Envelope { name, id, ts, data })
 }
 
 fn from_str_with_path<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseError> {
