@@ -49,7 +49,7 @@ impl<'a> Arguments<'a> {
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
     label = "not what a handler returns",
-    note = "a handler returns nothing, or `Result<T, E>` in which `T` implements `serde::Serialize` and `E` turns into `HandlerError`, as every error does",
+    note = "a handler returns nothing, or `Result<T, E>` in which `T` implements `serde::Serialize` and `E` turns into `HandlerError`, as text and errors do",
     note = "a function that returns a future is written as an `async fn`"
 )]
 pub trait HandlerOutput {
@@ -94,7 +94,7 @@ impl<T: Serialize> HandlerValue for T {
     message = "a handler can't fail with `{Self}`, which does not turn into `HandlerError`",
     label = "the error does not turn into `HandlerError`",
     note = "`HandlerError` takes text and every `std::error::Error` that is `Send + Sync + 'static`, boxed or not",
-    note = "implement `std::error::Error` for `{Self}`, or return `Result<_, HandlerError>`"
+    note = "implement `std::error::Error` for `{Self}`, or return `Result<_, HandlerError>`; a `Box<dyn Error>` must be a `Box<dyn Error + Send + Sync>`"
 )]
 pub trait IntoHandlerError {
     fn into_handler_error(self) -> HandlerError;

@@ -32,7 +32,7 @@
 //!   [`Failure<T>`] is one whose original data was read as `T`.
 //! - **Handler.** A function under [`#[on_failure(..)]`](macro@on_failure). The attribute registers
 //!   it at link time. It takes any number of [extractors](extract) and returns nothing or a `Result`;
-//!   its error, of any type, becomes a [`HandlerError`], which says whether it is tried again.
+//!   its error becomes a [`HandlerError`], which says whether it is tried again.
 //! - **Selector.** Which failures a handler takes: those of one function, of a pattern with `*`, of
 //!   every function, or, as the `fallback`, those that no handler takes that names the function.
 //! - **Dispatcher.** [`Dispatcher`] collects the handlers, checks how they are wired, all at once, before
@@ -46,9 +46,17 @@
 //! names the path and the type. All of it goes through [`tracing`](https://docs.rs/tracing), in one span
 //! per dispatch and one per handler.
 //!
+//! Without a subscriber of `tracing` in the program only the [`Dispatch`] says so: ask
+//! [`is_unhandled`](Dispatch::is_unhandled) as well as [`is_ok`](Dispatch::is_ok), which is true of a failure
+//! that nothing ran for.
+//!
 //! # Runtime
 //!
-//! Handlers run on [Tokio](https://tokio.rs), with its timer enabled.
+//! Handlers run on [Tokio](https://tokio.rs), with its timer enabled. Panics are caught where they unwind, not
+//! with `panic = "abort"`.
+//!
+//! This version has no Inngest endpoint of its own: it registers nothing with a server and verifies no
+//! signature. The program brings the events, from a file, a queue, or a function that an SDK serves.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -79,7 +87,3 @@ pub use self::{
     registry::{HandlerInfo, on_failure},
     selector::Trigger,
 };
-
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

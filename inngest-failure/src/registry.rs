@@ -27,13 +27,13 @@ use crate::{
 /// | `function = ".."` | the id of the function whose failures to handle, relative to the app. May hold `*`, which is any run of characters. A bare `*` is every function of the environment, or of `app` where the attribute names one. Required, unless `fallback` |
 /// | `fallback` | handle what no handler takes that names the function |
 /// | `app = ".."` | the function's app. Default: the dispatcher's `app`; with neither, `function` is the whole composite id |
-/// | `error = ".."` | only failures whose error has this name: `data.error.name` of the event |
+/// | `error = ".."` | only failures whose error has this name: `data.error.name` of the event, which for every class is `Error` with the JavaScript SDK 3 |
 /// | `cancelled` | also handle runs that were cancelled, as Inngest's own time-outs do |
-/// | `id = ".."` | the handler's id. Default: the composite id of the function and `-failure`; for a pattern, `*` or a fallback the Rust name in kebab case, which changes when the function is renamed |
+/// | `id = ".."` | the handler's id, which a second handler of one function needs. Default: the composite id of the function and `-failure`; for a pattern, `*` or a fallback the Rust name in kebab case, which changes when the function is renamed |
 /// | `name = ".."` | the display name. Default: `<function> (failure)` |
 /// | `retries = 3` | attempts after the first one, 0 to 20. Default: 3 |
-/// | `timeout = "30s"` | how long one call may take, such as `500ms`, `30s`, `5m`, `2h45m`, `1d`. Default: any time |
-/// | `concurrency = 10` | calls of this handler at once in this process. Default: any number |
+/// | `timeout = "30s"` | how long one call may take, its extractors included, such as `500ms`, `30s`, `5m`, `2h45m`, `1d`. Default: any time |
+/// | `concurrency = 10` | calls of this handler at once, by one dispatcher and its clones. Default: any number |
 /// | `crate = path` | where the crate `inngest_failure` is, if it was renamed |
 ///
 /// What is a text is a string literal or the path of a `const` of type `&'static str`.
@@ -42,13 +42,15 @@ use crate::{
 ///
 /// - Any number of arguments, each an extractor: a type that implements [`FromFailure`](crate::FromFailure).
 /// - It returns nothing, or `Result<T, E>` with `T: Serialize` and an `E` that turns into
-///   [`HandlerError`](crate::HandlerError), as every error does.
+///   [`HandlerError`](crate::HandlerError), as text does and every error that is `Send + Sync + 'static`.
 /// - An `async fn` is dropped at its current `.await` when its time is over or its dispatch is
-///   dropped. Its future is `Send`.
+///   dropped. Its future is `Send`. The handlers of one failure take turns on one task, so one that
+///   blocks its thread holds up the others: let it be a plain `fn`.
 /// - A plain `fn` runs on Tokio's blocking pool. It can't be stopped: once it has started it runs to
 ///   its end. When its time is over the attempt has failed, but the next one starts, and its
 ///   place under `concurrency` is free, only after it has returned.
-/// - No generics, lifetimes, `self`, `unsafe`, `const` or `extern`: Inngest calls it, with nothing but
+/// - It shares its name with a hidden type, so no type, trait or module beside it may have that name.
+/// - No generics, lifetimes, `self`, `unsafe`, `const` or `extern`: it is called with nothing but
 ///   the failure.
 ///
 /// # Examples
@@ -273,7 +275,8 @@ pub struct HandlerInfo {
     pub name: String,
     /// Whose failures it takes, in short: `shop-checkout`, `shop-*, error CardError`, `fallback`.
     pub selector: String,
-    /// The same for Inngest: the events that start it, and the expressions that they must fulfil.
+    /// The same for Inngest: the events that would start it there, and the expressions that they would have to
+    /// fulfil.
     pub triggers: Vec<Trigger>,
     /// How many attempts follow the first one at most.
     pub retries: u32,
@@ -322,7 +325,10 @@ pub(crate) fn wire(
             (registration, selector, id)
         })
         .collect();
-    wired.sort_by(|a, b| (&a.2, a.0.location).cmp(&(&b.2, b.0.location)));
+    let key = |(registration, _, id): &(&'static Registration, Selector, String)| {
+        (id.clone(), registration.location, registration.rust_name)
+    };
+    wired.sort_by_cached_key(key);
 
     for (registration, selector, _) in &wired {
         check_state(registration, wiring.states, problems);
@@ -402,18 +408,35 @@ fn check_function(
         ));
         return;
     }
+    if let (Target::Named(glob), None) = (&selector.target, registration.app.or(wiring.app))
+        && let Some(id) = glob.exact()
+        && !id.contains('-')
+    {
+        tracing::warn!(
+            handler = registration.rust_name,
+            location = %registration.location,
+            "there is no `app`, so `function = {id:?}` is a whole composite id, which Inngest joins with a `-`; \
+             give the dispatcher its `.app(..)`, or write `function = \"<app>-{id}\"`",
+        );
+    }
     let (Some(known), Some(function)) = (known, registration.function) else { return };
-    let wanted = match &selector.target {
-        Target::Named(glob) => glob.to_string(),
-        Target::Every { app: Some(app) } => format!("{app}-*"),
+    let known = known.iter().map(String::as_str);
+    let (wanted, near) = match &selector.target {
+        Target::Named(glob) => match glob.exact() {
+            Some(id) => (id.to_owned(), nearest(id, known)),
+            None => (glob.to_string(), None),
+        },
+        Target::Every { app: Some(app) } => (format!("{app}-*"), None),
         Target::Every { app: None } | Target::Fallback { .. } => return,
     };
-    let remedy = match nearest(&wanted, known.iter().map(String::as_str)) {
+    let remedy = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => "correct it, or add the function to `.known_functions(..)`".to_owned(),
     };
     problems.push(registration.problem(
-        format!("`function = {function:?}` means `{wanted}`, which is none of the known functions"),
+        format!(
+            "`function = {function:?}` means `{wanted}`, which fits none of the known functions"
+        ),
         remedy,
     ));
 }
@@ -441,6 +464,8 @@ fn check_ids(wired: &[(&'static Registration, Selector, String)], problems: &mut
 
 /// Lists handlers for [`DispatcherBuilder::register`](crate::DispatcherBuilder::register), by the
 /// paths of their functions.
+///
+/// `expected type, found function` means that the function lacks its `#[on_failure(..)]`.
 ///
 /// # Examples
 ///

@@ -8,6 +8,11 @@ pub(crate) fn nearest<'a>(
     const ALIKE: f64 = 0.6;
     candidates
         .into_iter()
+        // Each letter more or less is one that differs.
+        .filter(|candidate| {
+            let (short, long) = (name.len().min(candidate.len()), name.len().max(candidate.len()));
+            short as f64 >= ALIKE * long as f64
+        })
         .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
         .filter(|(score, _)| *score >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))

@@ -123,6 +123,12 @@ fn every_recording_has_its_message_code_and_causes() {
 }
 
 #[test]
+fn the_benchmarks_read_the_same_example() {
+    let measured = include_bytes!("../../inngest-failure/benches/documentation-example.event.json");
+    assert_eq!(fixture("documentation-example.event.json"), measured);
+}
+
+#[test]
 fn the_documentation_example_is_read() {
     let event = FailureEvent::from_slice(&fixture("documentation-example.event.json")).unwrap();
     assert_eq!(event.kind(), FailureKind::Failed);

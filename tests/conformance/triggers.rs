@@ -116,7 +116,6 @@ fn a_trigger_without_data_fits_every_type_that_takes_none() {
         with_trigger(json!({ "data": null })),
         with_trigger(json!({})),
         with_trigger(Value::Null),
-        with_trigger(json!("not an event")),
     ] {
         assert_eq!(event.parse::<()>().map(|failure| failure.event.data).unwrap(), ());
         assert_eq!(event.parse::<Defaults>().unwrap().event.data, Defaults { n: None });
@@ -124,6 +123,70 @@ fn a_trigger_without_data_fits_every_type_that_takes_none() {
         event.parse::<Value>().unwrap();
         let error = event.parse::<Order>().unwrap_err();
         assert_eq!(error.path(), "data.event.data");
+    }
+}
+
+#[test]
+fn of_two_fields_of_one_name_the_last_counts() {
+    let twice = r#"{"name":"inngest/function.failed","data":{"function_id":"f-1","run_id":"r",
+        "event":{"data":{"n":1},"ts":1,"ts":2,"data":{"n":2}},
+        "error":{"name":"A","name":"B","message":"x"}}}"#;
+    let failure = twice.parse::<FailureEvent>().unwrap().parse::<Value>().unwrap();
+    assert_eq!((failure.event.data, failure.event.ts), (json!({ "n": 2 }), 2));
+    assert_eq!(failure.error.name, "B");
+}
+
+#[test]
+fn what_is_no_event_is_data_that_fits_nobody_who_expects_some() {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Lenient {
+        #[expect(dead_code, reason = "only asked for")]
+        n: u32,
+    }
+    for event in [json!("not an event"), json!(7), json!([[{ "data": { "n": 1 } }]])] {
+        let error = with_trigger(event.clone()).parse::<Lenient>();
+        assert_eq!(error.unwrap_err().path().get(..15), Some("data.event.data"), "{event}");
+    }
+}
+
+#[test]
+fn fields_beside_the_data_do_not_refuse_a_failure() {
+    let event = json!({
+        "name": "inngest/function.failed", "id": 5, "ts": "soon",
+        "data": { "function_id": "f-1", "run_id": "r", "correlation_id": 7, "events": "none" },
+    });
+    let failure = FailureEvent::try_from(event).unwrap().parse::<Value>().unwrap();
+    assert_eq!(failure.failed_at, SystemTime::UNIX_EPOCH);
+    assert_eq!(failure.correlation_id.as_deref(), Some("7"));
+    assert_eq!(failure.events.raw().get(), "[]");
+}
+
+#[test]
+fn a_misfit_does_not_tell_the_value() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only asked for")]
+    enum Kind {
+        Small,
+    }
+    #[derive(Debug, Deserialize)]
+    struct Card {
+        #[expect(dead_code, reason = "only asked for")]
+        number: u64,
+        #[expect(dead_code, reason = "only asked for")]
+        kind: Option<Kind>,
+    }
+    for data in [
+        json!({ "number": "4242 \", expected u64" }),
+        json!({ "number": -4242 }),
+        json!({ "number": 42.42 }),
+        json!({ "number": 1, "kind": "4242`, expected `4242" }),
+    ] {
+        let error = with_trigger(json!({ "data": data })).parse::<Card>().unwrap_err();
+        for text in [error.to_string(), format!("{error:?}")] {
+            assert!(!text.contains("42"), "{text}");
+            assert!(text.contains("expected") && text.contains("data.event.data."), "{text}");
+        }
     }
 }
 
@@ -156,7 +219,7 @@ fn a_misfit_names_the_path_the_type_and_the_remedy() {
     assert_eq!(
         error.to_string().replace(error.expected(), "Order"),
         "the original event's data does not fit `Order`: at `data.event.data.lines[1].cents`: invalid \
-         type: string \"2\", expected u64; let the type take what the event holds"
+         type: string, expected u64; let the type take what the event holds"
     );
     assert!(error.expected().ends_with("::Order"), "{}", error.expected());
 }
@@ -185,7 +248,7 @@ fn what_is_no_failure_event_says_why() {
     );
     assert_eq!(
         message(r#"{"name":"inngest/function.failed","data":{"function_id":7,"run_id":"r"}}"#),
-        "not a failure event: at `data.function_id`: invalid type: integer `7`, expected a string"
+        "not a failure event: at `data.function_id`: invalid type: integer, expected a string"
     );
     assert_eq!(
         message(r#"{"name":"inngest/function.failed","data":{"function_id":"f"}}"#),
@@ -194,8 +257,26 @@ fn what_is_no_failure_event_says_why() {
     assert_eq!(message(""), "not JSON: EOF while parsing a value at line 1 column 0");
     assert_eq!(message("{"), "not JSON: EOF while parsing an object at line 1 column 1");
     assert_eq!(
-        message("[]"),
-        "not a failure event: invalid length 0, expected an object with `name` and `data`"
+        message("42"),
+        "not a failure event: invalid type: integer, expected an object with `name` and `data`"
+    );
+    let array = "not a failure event but an array; dispatch its events one by one";
+    assert_eq!(message("[]"), array);
+    assert_eq!(message(r#" ["inngest/function.failed","id",1,["f","r"]]"#), array);
+    assert_eq!(
+        message(r#"{"name":"shop/order.placed","data":{}}"#),
+        "not a failure event: `name` is \"shop/order.placed\"; send only `inngest/function.failed` and \
+         `inngest/function.cancelled` here"
+    );
+    assert_eq!(
+        message(r#"{"name":"inngest/function.failed","data":{"function_id":"","run_id":"r"}}"#),
+        "not a failure event: `data.function_id` is empty"
+    );
+    assert_eq!(
+        message(
+            r#"{"name":"inngest/function.failed","id":"","data":{"function_id":"f","run_id":""}}"#
+        ),
+        "not a failure event: neither `data.run_id` nor `id` is there"
     );
     // Each level of calls in calls would cost a pass over the whole.
     let calls = r#"{"ctx":{},"event":"#.repeat(100_000) + "{}" + &"}".repeat(100_000);

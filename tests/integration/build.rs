@@ -2,6 +2,8 @@
 
 use inngest_failure::{Dispatcher, Failure, State, handlers, on_failure};
 
+use tests::Log;
+
 use crate::builder;
 
 #[derive(Clone)]
@@ -56,8 +58,8 @@ fn every_problem_is_reported_at_once_sorted_by_its_place() {
   - state of type `u8` is given twice; give one value of a type, and wrap a second one in a type of its own
   - `integration::build::first`: its id `shop-checkout-failure` is also that of `integration::build::second`; give all but one an `id = \"..\"` of their own
   - `integration::build::doubled`: `function = \"shop-refund\"` begins with its own app `shop`, so it means `shop-shop-refund`; write `function = \"refund\"`, or list `shop-shop-refund` in `.known_functions(..)` if the function is really called so
-  - `integration::build::misspelt`: `function = \"chekout\"` means `shop-chekout`, which is none of the known functions; did you mean `shop-checkout`?
-  - `integration::build::another_app`: `function = \"*\"` means `shpo-*`, which is none of the known functions; correct it, or add the function to `.known_functions(..)`
+  - `integration::build::misspelt`: `function = \"chekout\"` means `shop-chekout`, which fits none of the known functions; did you mean `shop-checkout`?
+  - `integration::build::another_app`: `function = \"*\"` means `shpo-*`, which fits none of the known functions; correct it, or add the function to `.known_functions(..)`
   - `integration::build::stateful`: it needs state of type `alloc::string::String`, and the dispatcher has none; give the dispatcher's builder a `.state(..)` of that type
   - `integration::build::stateful`: it needs state of type `integration::build::Shop`, and the dispatcher has none; give the dispatcher's builder a `.state(..)` of that type");
 }
@@ -81,6 +83,22 @@ fn a_doubled_id_is_allowed_if_the_function_is_really_called_so() {
         .build()
         .unwrap();
     assert_eq!(dispatcher.handlers()[0].id, "shop-shop-refund-failure");
+}
+
+#[test]
+fn an_id_that_is_no_composite_one_is_a_warning_where_there_is_no_app() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    Dispatcher::builder().without_inventory().register(handlers![first]).build().unwrap();
+    let log = log.text();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(
+        log.contains("there is no `app`, so `function = \"checkout\"` is a whole composite id"),
+        "{log}"
+    );
+    assert!(
+        log.contains("handler=\"integration::build::first\" location=tests/integration/build.rs:"),
+        "{log}"
+    );
 }
 
 #[test]

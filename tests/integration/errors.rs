@@ -120,6 +120,37 @@ fn eyre_reports_keep_their_meaning_with_and_without_context() {
 }
 
 #[test]
+fn as_a_context_of_another_error_the_meaning_is_hidden() {
+    // As the documentation says: `anyhow` and `eyre` do not pass on a context's own causes.
+    let anyhow = anyhow::anyhow!("no such order").context(NonRetriable::new("refund"));
+    assert!(HandlerError::from(anyhow).is_retriable());
+    let eyre = eyre::eyre!("no such order").wrap_err(NonRetriable::new("refund"));
+    assert!(HandlerError::from(eyre).is_retriable());
+}
+
+#[test]
+fn a_chain_that_is_a_circle_ends() {
+    #[derive(Debug)]
+    struct Circle;
+
+    impl fmt::Display for Circle {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("round")
+        }
+    }
+
+    impl Error for Circle {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(self)
+        }
+    }
+
+    let error = HandlerError::from(Circle);
+    assert!(error.is_retriable() && error.downcast_ref::<io::Error>().is_none());
+    assert_eq!(error.chain().to_string().matches("round").count(), 64);
+}
+
+#[test]
 fn text_is_an_error() {
     check_meaning("plain", true, None, "plain");
     check_meaning(String::from("owned"), true, None, "owned");

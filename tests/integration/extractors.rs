@@ -102,7 +102,7 @@ async fn a_payload_that_does_not_fit_is_final_and_names_path_and_type() {
     assert_eq!(
         error.to_string(),
         "the original event's data does not fit `integration::extractors::Order`: at \
-         `data.event.data.order_id`: invalid type: integer `7`, expected a string; let the type take \
+         `data.event.data.order_id`: invalid type: integer, expected a string; let the type take \
          what the event holds"
     );
 }

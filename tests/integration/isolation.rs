@@ -211,16 +211,52 @@ async fn rude_error() -> Result<(), Unshowable> {
     Err(Unshowable)
 }
 
+#[derive(Debug)]
+struct Ungrateful;
+
+impl std::fmt::Display for Ungrateful {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ungrateful")
+    }
+}
+
+impl std::error::Error for Ungrateful {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        panic!("no cause for this")
+    }
+}
+
+impl Drop for Ungrateful {
+    fn drop(&mut self) {
+        panic!("no end for this");
+    }
+}
+
+#[on_failure(function = "rude", id = "rude-drop", retries = 1)]
+async fn rude_drop(run: inngest_failure::RunContext) -> Result<&'static str, Ungrateful> {
+    if run.is_last_attempt() { Ok("survived") } else { Err(Ungrateful) }
+}
+
 #[on_failure(function = "rude", id = "rude-panic", retries = 0)]
 async fn rude_panic() {
     std::panic::panic_any(PanicsWhenDropped);
 }
 
-#[tokio::test]
+#[on_failure(function = "rude", id = "rude-plain", retries = 0)]
+fn rude_plain() {
+    std::panic::panic_any(PanicsWhenDropped);
+}
+
+#[tokio::test(start_paused = true)]
 async fn errors_and_panics_that_panic_themselves_stay_with_their_handler() {
-    let dispatcher = builder().register(handlers![rude_error, rude_panic]).build().unwrap();
-    let dispatch = dispatcher.dispatch(failed("shop-rude", json!({}))).await;
+    let dispatcher = builder()
+        .register(handlers![rude_drop, rude_error, rude_panic, rude_plain])
+        .build()
+        .unwrap();
+    let mut dispatch = dispatcher.dispatch(failed("shop-rude", json!({}))).await;
+    assert_eq!(*dispatch.runs.remove(0).result.as_ref().unwrap(), "survived");
     assert!(matches!(dispatch.runs[0].result, Err(RunError::Failed(_))));
+    assert!(matches!(dispatch.runs[2].result, Err(RunError::Panicked { .. })));
     let Err(RunError::Panicked { message, .. }) = &dispatch.runs[1].result else {
         panic!("no panic")
     };

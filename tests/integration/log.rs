@@ -71,6 +71,49 @@ async fn a_final_error_and_a_misfit_are_errors_in_the_log() {
     assert!(lines[2].contains("not a failure event, nothing has run"), "{log}");
 }
 
+#[on_failure(function = "slow", retries = 0)]
+async fn slow() {
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_dropped_with_its_dispatch_leaves_a_line() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let dispatcher = builder().register(handlers![slow]).build().unwrap();
+    let dispatch = dispatcher.dispatch(failed("shop-slow", json!({})));
+    assert!(tokio::time::timeout(Duration::from_secs(1), dispatch).await.is_err());
+    let log = log.text();
+    assert!(log.contains("handler was dropped with its dispatch before it ended"), "{log}");
+    assert!(log.contains("handler_id=\"shop-slow-failure\""), "{log}");
+}
+
+#[on_failure(function = "*-report")]
+async fn report() {}
+
+#[on_failure(fallback, app = "shop", error = "CardError", id = "card-errors")]
+async fn card_errors() {}
+
+#[tokio::test]
+async fn the_hint_knows_patterns_and_fallbacks_and_is_short_for_an_endless_id() {
+    let dispatcher = builder().register(handlers![report, card_errors]).build().unwrap();
+    let endless = "x".repeat(1_000_000);
+    for (function_id, hint) in [
+        ("blog-daily-reprot", "no handler is for anything like it; a `fallback` would take it"),
+        ("shpo-d-report", "the nearest handler is for `shop-*-report`"),
+        (
+            "shop-x",
+            "`fallback of shop, error CardError` covers the function but not this error; add a handler for it",
+        ),
+        (&endless, "its function id is longer than any that Inngest gives"),
+    ] {
+        let (log, _guard) = Log::start(tracing::Level::WARN);
+        dispatcher.dispatch(failed(function_id, json!({}))).await;
+        let log = log.text();
+        assert!(log.contains(&format!("hint={hint:?}")), "{log}");
+        assert!(log.len() < 2_000, "{} bytes", log.len());
+    }
+}
+
 #[tokio::test]
 async fn an_unhandled_failure_is_a_warning_with_the_nearest_selector() {
     let dispatcher = dispatcher();

@@ -14,6 +14,9 @@ mod ids {
 #[on_failure(function = "checkout")]
 async fn exact() {}
 
+#[on_failure(function = "blog-post")]
+async fn composite() {}
+
 #[on_failure(function = "checkout", error = "CardError", id = "card-error")]
 async fn card_error() {}
 
@@ -111,8 +114,8 @@ async fn a_bare_star_runs_but_does_not_handle() {
 #[tokio::test]
 async fn without_an_app_the_function_is_the_whole_id() {
     let dispatcher =
-        Dispatcher::builder().without_inventory().register(handlers![exact]).build().unwrap();
-    assert_eq!(dispatcher.handlers()[0].id, "checkout-failure");
-    let event = event("inngest/function.failed", "checkout", "Error", json!({}));
-    assert_eq!(ids(&dispatcher.dispatch(event).await), ["checkout-failure"]);
+        Dispatcher::builder().without_inventory().register(handlers![composite]).build().unwrap();
+    assert_eq!(dispatcher.handlers()[0].id, "blog-post-failure");
+    let event = event("inngest/function.failed", "blog-post", "Error", json!({}));
+    assert_eq!(ids(&dispatcher.dispatch(event).await), ["blog-post-failure"]);
 }

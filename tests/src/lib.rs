@@ -9,6 +9,11 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
+/// The programs in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// A recorded file, by its path below `fixtures/`.
 pub fn fixture(path: &str) -> Vec<u8> {
     let path = fixtures().join(path);

@@ -22,45 +22,47 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Backoff {
-    waits: ExponentialBuilder,
+    first: Duration,
+    max: Duration,
+    factor: f32,
 }
 
 impl Backoff {
     /// The default.
     pub fn new() -> Self {
-        let waits = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(500))
-            .with_max_delay(Duration::from_secs(60))
-            .with_factor(2.0)
-            .without_max_times()
-            .with_jitter();
-        Self { waits }
+        Self { first: Duration::from_millis(500), max: Duration::from_secs(60), factor: 2.0 }
     }
 
     /// How long to wait before the second attempt.
     #[must_use]
     pub fn first(mut self, wait: Duration) -> Self {
-        self.waits = self.waits.with_min_delay(wait);
+        self.first = wait;
         self
     }
 
     /// How long to wait at most, before jitter is added.
     #[must_use]
     pub fn max(mut self, wait: Duration) -> Self {
-        self.waits = self.waits.with_max_delay(wait);
+        self.max = wait;
         self
     }
 
     /// By how much each wait is longer than the one before; a factor below 1 is taken as 1.
     #[must_use]
     pub fn factor(mut self, factor: f32) -> Self {
-        self.waits = self.waits.with_factor(factor.max(1.0));
+        self.factor = factor.max(1.0);
         self
     }
 
     /// The waits before the second attempt, the third, and so on.
     pub(super) fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
-        self.waits.build()
+        ExponentialBuilder::new()
+            .with_min_delay(self.first.min(self.max))
+            .with_max_delay(self.max)
+            .with_factor(self.factor)
+            .without_max_times()
+            .with_jitter()
+            .build()
     }
 }
 
@@ -73,6 +75,12 @@ impl Default for Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_maximum_holds_for_the_first_wait_too() {
+        let backoff = Backoff::new().first(Duration::from_secs(9)).max(Duration::from_secs(1));
+        assert!(backoff.waits().take(3).all(|wait| wait <= Duration::from_secs(2)));
+    }
 
     #[test]
     fn waits_grow_up_to_the_maximum_with_jitter_on_top() {

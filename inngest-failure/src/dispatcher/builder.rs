@@ -2,7 +2,7 @@
 
 use std::{any::type_name, fmt, sync::Arc};
 
-use super::{Backoff, Dispatcher, Inner, panic, run};
+use super::{Backoff, Dispatcher, Inner, hint::Hints, panic, run};
 use crate::{
     error::{BuildError, Problem},
     extract::States,
@@ -50,7 +50,8 @@ impl DispatcherBuilder {
 
     /// The app whose functions the handlers mean that name no `app` of their own.
     ///
-    /// Without it, their `function` is a whole composite id, `{app}-{function}`.
+    /// Without it, their `function` is a whole composite id, `{app}-{function}`;
+    /// [`build`](Self::build) logs a warning of one that has no `-`, for it will hardly ever match.
     pub fn app(mut self, app: impl Into<String>) -> Self {
         self.app = Some(app.into());
         self
@@ -110,6 +111,10 @@ impl DispatcherBuilder {
     /// [`BuildError`] with every problem at once: two handlers with one id, missing state, state
     /// given twice, a handler for none of the known functions, a `function` that begins with its own
     /// app's id, a blank `app`, no handlers at all.
+    ///
+    /// # Panics
+    ///
+    /// If an extractor's [`needs`](crate::FromFailure::needs) does.
     pub fn build(mut self) -> Result<Dispatcher, BuildError> {
         if self.app.as_ref().is_some_and(|app| app.trim().is_empty()) {
             self.problem(
@@ -125,7 +130,7 @@ impl DispatcherBuilder {
             self.problems.push(no_handlers(self.inventory));
         }
         let wiring = Wiring {
-            app: self.app.as_deref(),
+            app: self.app.as_deref().filter(|app| !app.trim().is_empty()),
             known_functions: self.known_functions.as_deref(),
             states: &self.states,
         };
@@ -144,6 +149,7 @@ impl DispatcherBuilder {
                 index: Index::new(selectors),
                 handlers,
                 infos,
+                hints: Hints::default(),
                 backoff: self.backoff,
             }),
         })

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod builder;
+mod hint;
 mod panic;
 mod report;
 mod run;
@@ -11,6 +12,7 @@ use std::{fmt, sync::Arc};
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 
+use self::hint::Hints;
 pub use self::{
     backoff::Backoff,
     builder::DispatcherBuilder,
@@ -19,10 +21,9 @@ pub use self::{
 };
 use crate::{
     error::ParseError,
-    event::{FailureEvent, FailureKind},
+    event::FailureEvent,
     registry::HandlerInfo,
-    selector::{Index, Subject, Target},
-    suggest::nearest,
+    selector::{Index, Subject},
 };
 
 /// Matches failure events to handlers and runs them.
@@ -79,6 +80,7 @@ struct Inner {
     /// In the index's order.
     handlers: Vec<run::Handler>,
     infos: Vec<HandlerInfo>,
+    hints: Hints,
     backoff: Backoff,
 }
 
@@ -101,8 +103,8 @@ impl Dispatcher {
     ///
     /// # Panics
     ///
-    /// If a handler needs a timer (it has a time-out, or is to be tried again) or is a plain `fn`,
-    /// and this is not awaited on a Tokio runtime with its timer enabled.
+    /// If a handler is a plain `fn` and this is not awaited on a Tokio runtime, or if a handler has a
+    /// time-out or is to be tried again, and the runtime's timer is not enabled.
     ///
     /// # Cancel safety
     ///
@@ -114,8 +116,8 @@ impl Dispatcher {
         // The highest level, so that a line of any level says which failure it is about.
         let span = tracing::error_span!(
             "dispatch",
-            function_id = event.function_id(),
-            run_id = event.run_id(),
+            function_id = shown(event.function_id()),
+            run_id = shown(event.run_id()),
         );
         let selection = inner.index.select(Subject::from(&event));
         if selection.unhandled {
@@ -160,41 +162,24 @@ impl Dispatcher {
         if !tracing::enabled!(tracing::Level::WARN) {
             return;
         }
-        let selectors = self.inner.index.selectors();
-        let function_id = event.function_id();
-        let covering = selectors
-            .iter()
-            .find(|selector| selector.names_functions() && selector.covers(function_id));
-        let hint = match covering {
-            Some(selector) if event.kind() == FailureKind::Cancelled && !selector.cancelled => {
-                format!(
-                    "`{selector}` covers the function but not cancelled runs; add `cancelled` to it"
-                )
-            }
-            Some(selector) => {
-                format!("`{selector}` covers the function but not this error; add a handler for it")
-            }
-            None => {
-                let ids = selectors.iter().filter_map(|selector| match &selector.target {
-                    Target::Named(glob) => glob.exact(),
-                    Target::Every { .. } | Target::Fallback { .. } => None,
-                });
-                match nearest(function_id, ids) {
-                    Some(near) => format!("the nearest handler is for `{near}`"),
-                    None => {
-                        "no handler is for anything like it; a `fallback` would take it".to_owned()
-                    }
-                }
-            }
-        };
         tracing::warn!(
-            function_id,
-            run_id = event.run_id(),
-            error = %event.error(),
-            hint,
+            function_id = shown(event.function_id()),
+            run_id = shown(event.run_id()),
+            error = event.error().to_string(),
+            hint = self.inner.hints.of(event, self.inner.index.selectors()),
             "unhandled failure: no handler that names the function takes it, and no fallback",
         );
     }
+}
+
+/// As much of an id as a log line can do with: it may be as long as the event.
+fn shown(id: &str) -> &str {
+    const MAX_BYTES: usize = 256;
+    let mut end = id.len().min(MAX_BYTES);
+    while !id.is_char_boundary(end) {
+        end -= 1;
+    }
+    &id[..end]
 }
 
 impl fmt::Debug for Dispatcher {

@@ -3,7 +3,6 @@
 use std::{
     any::Any,
     cell::{Cell, RefCell},
-    fmt,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
     sync::Once,
@@ -64,10 +63,11 @@ pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// The text of a value of the user's, whose `Display` may panic like everything of the user's.
-pub(super) fn text(value: &dyn fmt::Display) -> String {
-    catch(|| value.to_string())
-        .unwrap_or_else(|panic| format!("an error that can't be shown: {}", panic.message))
+/// Drops a value of the user's, whose destructor may panic like everything of the user's.
+pub(super) fn drop_caught(value: impl Sized) {
+    if let Err(Panic { message, location }) = catch(|| drop(value)) {
+        tracing::error!(message, location, "a handler's destructor panicked");
+    }
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
@@ -92,9 +92,8 @@ impl<'a, T> Caught<'a, T> {
     }
 
     fn drop_future(&mut self) {
-        let Some(future) = self.future.take() else { return };
-        if let Err(Panic { message, location }) = catch(|| drop(future)) {
-            tracing::error!(message, location, "a handler's destructor panicked");
+        if let Some(future) = self.future.take() {
+            drop_caught(future);
         }
     }
 }

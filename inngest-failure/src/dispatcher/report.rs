@@ -41,9 +41,9 @@ pub struct HandlerRun {
     pub handler_id: String,
     /// What it returned, null for nothing; or how its last attempt ended.
     pub result: Result<Value, RunError>,
-    /// How often it was called.
+    /// How many attempts were made, also such in which an argument could not be taken.
     pub attempts: u32,
-    /// How long it took, waits between attempts included.
+    /// How long it took, waits between attempts and for a place under its `concurrency` included.
     pub elapsed: Duration,
 }
 
@@ -65,11 +65,11 @@ pub enum RunError {
         /// its own in place of the dispatcher's.
         location: String,
     },
-    /// Its rate limit was used up, so it did not run.
+    /// Its rate limit was used up, so it did not run. There are no rate limits in this version.
     RateLimited,
 }
 
-/// The error with its causes.
+/// The error with its causes, as a log line shows it. They are not given once more as its `source`.
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

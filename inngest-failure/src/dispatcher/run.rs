@@ -64,14 +64,16 @@ impl Handler {
             parent: dispatch,
             "handler",
             handler_id = self.context.id,
-            run_id = event.run_id(),
+            run_id = super::shown(event.run_id()),
             attempt = Empty,
             outcome = Empty,
         );
         let started = Instant::now();
         let mut cx = Context::new(event, Arc::clone(&self.context));
+        let mut unfinished = Unfinished { span: &span, ended: false };
         let (result, attempts) =
             self.attempts(&mut cx, backoff, &span).instrument(span.clone()).await;
+        unfinished.ended = true;
         span.record("outcome", outcome(&result));
         HandlerRun {
             handler_id: self.context.id.clone(),
@@ -101,14 +103,15 @@ impl Handler {
                 }
                 Err(error) => error,
             };
-            let message = panic::text(&error);
-            if attempt >= self.retries || !is_retriable(&error) {
+            let Look { message, is_retriable, delay } = Look::at(&error);
+            if attempt >= self.retries || !is_retriable {
                 tracing::error!(attempt, attempts, error = message, "handler failed for good");
                 return (Err(error), attempts);
             }
             let waits = waits.get_or_insert_with(|| backoff.waits());
-            let wait = own_delay(&error).or_else(|| waits.next()).unwrap_or_default();
+            let wait = delay.or_else(|| waits.next()).unwrap_or_default();
             tracing::warn!(attempt, error = message, ?wait, "handler failed, will be tried again");
+            panic::drop_caught(error);
             tokio::time::sleep(wait).await;
             if let Some(running) = still_running {
                 running.end().await;
@@ -235,19 +238,51 @@ impl From<Panic> for RunError {
     }
 }
 
-fn is_retriable(error: &RunError) -> bool {
-    match error {
-        RunError::Failed(error) => error.is_retriable(),
-        RunError::TimedOut | RunError::Panicked { .. } => true,
-        RunError::Payload(_) | RunError::RateLimited => false,
+/// What an error says of itself. It is the user's own, so that to look at it may panic.
+struct Look {
+    message: String,
+    is_retriable: bool,
+    delay: Option<Duration>,
+}
+
+impl Look {
+    fn at(error: &RunError) -> Self {
+        let look = || Self {
+            message: error.to_string(),
+            is_retriable: match error {
+                RunError::Failed(error) => error.is_retriable(),
+                RunError::TimedOut | RunError::Panicked { .. } => true,
+                RunError::Payload(_) | RunError::RateLimited => false,
+            },
+            delay: match error {
+                RunError::Failed(error) => error.retry_delay(),
+                _ => None,
+            },
+        };
+        catch(look).unwrap_or_else(|Panic { message, location }| Self {
+            message: format!(
+                "an error that panicked at {location} when it was looked at: {message}"
+            ),
+            is_retriable: true,
+            delay: None,
+        })
     }
 }
 
-/// How long to wait by the error's own word.
-fn own_delay(error: &RunError) -> Option<Duration> {
-    match error {
-        RunError::Failed(error) => error.retry_delay(),
-        _ => None,
+/// Leaves a line in the log if the handler is dropped before it has ended.
+struct Unfinished<'a> {
+    span: &'a Span,
+    ended: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.span.record("outcome", "dropped");
+            self.span.in_scope(|| {
+                tracing::warn!("handler was dropped with its dispatch before it ended");
+            });
+        }
     }
 }
 

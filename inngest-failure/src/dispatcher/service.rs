@@ -30,6 +30,10 @@ impl Service<FailureEvent> for Dispatcher {
 
 /// The future of a [`Dispatcher`] called as a service.
 ///
+/// # Panics
+///
+/// As [`Dispatcher::dispatch`].
+///
 /// # Cancel safety
 ///
 /// As [`Dispatcher::dispatch`].

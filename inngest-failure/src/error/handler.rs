@@ -6,8 +6,9 @@ use super::BoxError;
 
 /// What a handler fails with.
 ///
-/// It is not an error itself but takes every one: `?` turns any [`std::error::Error`],
-/// `anyhow::Error`, `eyre::Report`, boxed error or text into one. The handler is then tried again,
+/// It is not an error itself but takes every one that is `Send + Sync + 'static`: `?` turns any such
+/// [`std::error::Error`], boxed or not, `anyhow::Error`, `eyre::Report` or text into one. It goes into no
+/// other error: mark a `Result<_, HandlerError>` with `.map_err(HandlerError::non_retriable)`. The handler is then tried again,
 /// until its retries are used up, unless something in the chain of causes says otherwise:
 /// [`NonRetriable`] or [`RetryAfter`], whichever stands outermost.
 ///
@@ -62,18 +63,13 @@ impl HandlerError {
 
     /// The first error of this type in the chain of causes.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        let mut next: Option<&(dyn Error + 'static)> = Some(&*self.error);
-        while let Some(error) = next {
+        errors(&*self.error).find_map(|error| {
             let meant = error.downcast_ref::<Meaning>().and_then(|meaning| {
                 let inner: &(dyn Error + 'static) = &*meaning.inner;
                 inner.downcast_ref()
             });
-            if let Some(found) = error.downcast_ref().or(meant) {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
+            error.downcast_ref().or(meant)
+        })
     }
 
     /// The chain of messages, outermost first, as a log line shows it.
@@ -83,14 +79,8 @@ impl HandlerError {
 
     /// The outermost meaning in the chain of causes.
     fn verdict(&self) -> Option<Verdict> {
-        let mut next: Option<&(dyn Error + 'static)> = Some(&*self.error);
-        while let Some(error) = next {
-            if let Some(meaning) = error.downcast_ref::<Meaning>() {
-                return Some(meaning.verdict);
-            }
-            next = error.source();
-        }
-        None
+        let meaning = errors(&*self.error).find_map(|error| error.downcast_ref::<Meaning>());
+        meaning.map(|meaning| meaning.verdict)
     }
 
     /// The error itself if it is an `E`, whatever stands below it.
@@ -126,18 +116,28 @@ impl fmt::Debug for HandlerError {
     }
 }
 
+/// An error and its causes, as far as one would read: a chain may be a circle.
+fn errors<'a>(
+    outermost: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    const MAX_DEPTH: usize = 64;
+    let mut next = Some(outermost);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+    .take(MAX_DEPTH)
+}
+
 /// Errors and causes, outermost first, each that says something new.
 struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(error) = next {
-            if !error.is::<Meaning>() {
-                write!(f, ": {error}")?;
-            }
-            next = error.source();
+        for (i, error) in errors(self.0).filter(|error| !error.is::<Meaning>()).enumerate() {
+            let separator = if i == 0 { "" } else { ": " };
+            write!(f, "{separator}{error}")?;
         }
         Ok(())
     }
@@ -185,7 +185,9 @@ impl Error for Meaning {
 /// An error that no retry will mend.
 ///
 /// Made by [`ResultExt::non_retriable`] or [`new`](Self::new). It may be wrapped, in an error of
-/// yours, `anyhow` or `eyre`: it is found along the chain of causes.
+/// yours, `anyhow` or `eyre`: it is found along the chain of causes. It is not found where it is itself the
+/// *context* of another error (`.context(NonRetriable::new(..))`), for `anyhow` and `eyre` hide that one's
+/// causes: mark the result instead, with [`ResultExt::non_retriable`].
 ///
 /// # Examples
 ///
@@ -210,7 +212,8 @@ impl NonRetriable {
 /// An error after which the handler is tried again, but not before some time is over.
 ///
 /// Made by [`ResultExt::retry_after`] or [`new`](Self::new). It may be wrapped, in an error of
-/// yours, `anyhow` or `eyre`: it is found along the chain of causes.
+/// yours, `anyhow` or `eyre`: it is found along the chain of causes, but not where it is itself the *context* of
+/// another error, as with [`NonRetriable`].
 ///
 /// # Examples
 ///

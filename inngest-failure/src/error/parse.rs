@@ -42,7 +42,7 @@ impl ParseError {
         &self.inner.path
     }
 
-    /// What was expected there: the Rust type of the data, or a description.
+    /// What was expected as a whole: the Rust type of the data, or a description.
     pub fn expected(&self) -> &str {
         &self.inner.expected
     }
@@ -63,7 +63,7 @@ impl ParseError {
         let message = format!(
             "the original event's data does not fit `{expected}`: at `{path}`: {}; let the type take \
              what the event holds",
-            without_position(error.inner()),
+            fault(error.inner()),
         );
         Self::new(path, expected, message)
     }
@@ -75,7 +75,7 @@ impl ParseError {
         let message = format!(
             "the error's details do not fit `{expected}`: {}; make fields that an error may lack \
              optional",
-            without_position(error.inner()),
+            fault(error.inner()),
         );
         Self::new(path, expected, message)
     }
@@ -90,8 +90,7 @@ impl ParseError {
         if error.inner().is_data() {
             let path = join("", error.path());
             let place = if path.is_empty() { String::new() } else { format!("at `{path}`: ") };
-            let message =
-                format!("not a failure event: {place}{}", without_position(error.inner()));
+            let message = format!("not a failure event: {place}{}", fault(error.inner()));
             return Self::new(path, "a failure event", message);
         }
         Self::not_json(error.inner())
@@ -120,6 +119,16 @@ impl ParseError {
         Self::new("name", format!("`{FAILED}` or `{CANCELLED}`"), message)
     }
 
+    pub(crate) fn no_function_id() -> Self {
+        let message = "not a failure event: `data.function_id` is empty".to_owned();
+        Self::new("data.function_id", "the composite id of the failed function", message)
+    }
+
+    pub(crate) fn array() -> Self {
+        let message = "not a failure event but an array; dispatch its events one by one".to_owned();
+        Self::new("", "a failure event", message)
+    }
+
     pub(crate) fn no_run_id() -> Self {
         let message = "not a failure event: neither `data.run_id` nor `id` is there".to_owned();
         Self::new("data.run_id", "the id of the failed run", message)
@@ -141,11 +150,20 @@ fn join(base: &str, path: &serde_path_to_error::Path) -> String {
     }
 }
 
-/// The message without its line and column, which count from the start of a fragment.
-fn without_position(error: &serde_json::Error) -> String {
+/// What is wrong, without the value that is wrong, which may be a secret, and without line and column,
+/// which count from the start of a fragment.
+fn fault(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    message.strip_suffix(&position).map_or(message.clone(), str::to_owned)
+    let message = message.strip_suffix(&position).unwrap_or(&message);
+    for kind in ["invalid type: ", "invalid value: ", "unknown variant"] {
+        let Some(rest) = message.strip_prefix(kind) else { continue };
+        // The value may hold anything, also this separator; what was expected comes from a type.
+        let Some((value, expected)) = rest.rsplit_once(", expected ") else { continue };
+        let kind_of_value = value.split(['"', '`']).next().unwrap_or_default().trim_end();
+        return format!("{kind}{kind_of_value}, expected {expected}");
+    }
+    message.to_owned()
 }
 
 impl fmt::Debug for ParseError {

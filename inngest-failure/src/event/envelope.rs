@@ -8,41 +8,92 @@ use serde_json::{Number, value::RawValue};
 use super::{
     CANCELLED, FAILED, FailureEvent, FailureKind, Inner,
     failure_error::{PlacedError, WireError},
-    text::{Placed, Text, place},
+    text::{Placed, Text, fields},
     time_from_millis,
     trigger::{PlacedEvents, PlacedTrigger, WireTrigger},
 };
 use crate::error::ParseError;
 
-/// `E` and `T` are the shapes of the error and of the original event: those that nearly every failure
-/// has, or any JSON.
+/// The shape that nearly every failure event has.
 #[derive(Deserialize)]
-#[serde(expecting = "an object with `name` and `data`")]
-struct Envelope<'a, E, T> {
+struct Envelope<'a> {
     #[serde(borrow)]
     name: Text<'a>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
     ts: Option<Number>,
-    #[serde(borrow, bound(deserialize = "E: Deserialize<'de>, T: Deserialize<'de>"))]
-    data: Data<'a, E, T>,
+    #[serde(borrow)]
+    data: Data<'a>,
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object with `function_id`")]
-struct Data<'a, E, T> {
+struct Data<'a> {
     #[serde(borrow)]
     function_id: Text<'a>,
     #[serde(borrow)]
     run_id: Option<Text<'a>>,
     #[serde(borrow)]
     correlation_id: Option<Text<'a>>,
-    error: Option<E>,
-    event: Option<T>,
+    #[serde(borrow)]
+    error: Option<WireError<'a>>,
+    #[serde(borrow)]
+    event: Option<WireTrigger<'a>>,
     #[serde(borrow)]
     events: Option<&'a RawValue>,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
+}
+
+/// The same with any JSON wherever a failure can be handled without it.
+#[derive(Deserialize)]
+#[serde(expecting = "an object with `name` and `data`")]
+struct AnyEnvelope<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: AnyData<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object with `function_id`")]
+struct AnyData<'a> {
+    #[serde(borrow)]
+    function_id: Text<'a>,
+    #[serde(borrow)]
+    run_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    correlation_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    event: Option<&'a RawValue>,
+    #[serde(borrow)]
+    events: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+}
+
+impl<'a> From<AnyEnvelope<'a>> for Envelope<'a> {
+    fn from(AnyEnvelope { name, id, ts, data }: AnyEnvelope<'a>) -> Self {
+        Self {
+            name,
+            id: id.map(Text::of_any),
+            ts: ts.and_then(|ts| serde_json::from_str(ts.get()).ok()),
+            data: Data {
+                function_id: data.function_id,
+                run_id: data.run_id,
+                correlation_id: data.correlation_id.map(Text::of_any),
+                error: data.error.map(|error| WireError::from_any(error.get())),
+                event: data.event.map(WireTrigger::from_any),
+                events: data.events,
+                result: data.result,
+            },
+        }
+    }
 }
 
 /// What Inngest posts to an SDK, as far as needed to find the event in it.
@@ -71,23 +122,34 @@ pub(super) fn read(text: &str) -> Result<Arc<Inner>, ParseError> {
 }
 
 fn read_event(text: &str) -> Result<Arc<Inner>, ParseError> {
+    // A struct is also read from an array.
+    if text.trim_start().starts_with('[') {
+        return Err(ParseError::array());
+    }
     if let Ok(envelope) = serde_json::from_str(text) {
         return assemble(text, envelope);
     }
-    // Either the error or the original event has a shape of its own, or the failure event is broken:
-    // look again, more slowly.
-    let Envelope { name, id, ts, data } =
-        from_str_with_path::<Envelope<'_, &RawValue, &RawValue>>(text)?;
-    let data = Data {
-        error: data.error.map(|error| WireError::from_any(error.get())),
-        event: data.event.map(WireTrigger::from_any),
-        function_id: data.function_id,
-        run_id: data.run_id,
-        correlation_id: data.correlation_id,
-        events: data.events,
-        result: data.result,
-    };
-    assemble(text, Envelope { name, id, ts, data })
+    // Either a part of it has a shape of its own, or the failure event is broken: look again, more slowly.
+    match from_str_with_path::<AnyEnvelope<'_>>(text) {
+        Ok(envelope) => assemble(text, envelope.into()),
+        Err(error) => {
+            // Of another event it is the name that is wrong, whatever else it lacks.
+            let name =
+                fields(text).and_then(|fields| fields.get("name").copied().map(Text::of_any));
+            match name {
+                Some(name) if kind(&name).is_none() => Err(ParseError::not_a_failure(&name.0)),
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+fn kind(name: &Text<'_>) -> Option<FailureKind> {
+    match &*name.0 {
+        FAILED => Some(FailureKind::Failed),
+        CANCELLED => Some(FailureKind::Cancelled),
+        _ => None,
+    }
 }
 
 fn from_str_with_path<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseError> {
@@ -100,29 +162,26 @@ fn from_str_with_path<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseE
 
 fn assemble<'a>(
     text: &'a str,
-    Envelope { name, id, ts, data }: Envelope<'a, WireError<'a>, WireTrigger<'a>>,
+    Envelope { name, id, ts, data }: Envelope<'a>,
 ) -> Result<Arc<Inner>, ParseError> {
-    let kind = match &*name.0 {
-        FAILED => FailureKind::Failed,
-        CANCELLED => FailureKind::Cancelled,
-        name => return Err(ParseError::not_a_failure(name)),
-    };
+    let kind = kind(&name).ok_or_else(|| ParseError::not_a_failure(&name.0))?;
     let placed = |part| Placed::new(text, part);
-    let id = id.map(placed);
-    let run_id = data.run_id.map(placed);
+    let id = id.and_then(Text::non_empty).map(placed);
+    let run_id = data.run_id.and_then(Text::non_empty).map(placed);
     if run_id.is_none() && id.is_none() {
         return Err(ParseError::no_run_id());
     }
+    let function_id = data.function_id.non_empty().ok_or_else(ParseError::no_function_id)?;
     Ok(Arc::new(Inner {
         kind,
         id,
         run_id,
-        function_id: placed(data.function_id),
+        function_id: placed(function_id),
         failed_at: time_from_millis(ts.as_ref().map_or(0, millis)),
         correlation_id: data.correlation_id.map(placed),
         error: PlacedError::new(text, data.error, data.result),
         event: data.event.map(|event| PlacedTrigger::new(text, event)).unwrap_or_default(),
-        events: PlacedEvents::new(data.events.map(|events| place(text, events.get()))),
+        events: PlacedEvents::new(text, data.events),
         text: text.into(),
     }))
 }

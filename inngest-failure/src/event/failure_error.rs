@@ -14,7 +14,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     FailureEvent, FailureKind,
-    text::{Placed, Text, place},
+    text::{Placed, Text, fields, place},
 };
 use crate::error::ParseError;
 
@@ -53,7 +53,8 @@ const MAX_DEPTH: usize = 16;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct FailureError {
-    /// The class of the error; `Error` where the SDK gave none, `Cancelled` for a cancelled run.
+    /// The class of the error; `Error` where the SDK gave none, `Cancelled` for a cancelled run. In older
+    /// shapes it is not what stands in `data.error.name`, which is what the attribute's `error` means.
     pub name: String,
     /// What a person needs to know.
     pub message: String,
@@ -80,15 +81,11 @@ impl FailureError {
     /// The error code, such as `card_declined` or `ECONNREFUSED`, if the SDK passed one on. A
     /// number is given as its text.
     pub fn code(&self) -> Option<&str> {
-        #[derive(Deserialize)]
-        struct Code {
-            code: Option<Value>,
-        }
         self.code
             .get_or_init(|| {
                 // `data.error` drops the code that `data.result` may have, and the other way round.
                 self.objects().iter().find_map(|json| {
-                    match serde_json::from_str::<Code>(json).ok()?.code? {
+                    match serde_json::from_str(fields(json)?.get("code")?.get()).ok()? {
                         Value::String(code) => Some(code),
                         Value::Number(code) => Some(code.to_string()),
                         _ => None,
@@ -100,8 +97,8 @@ impl FailureError {
 
     /// The fields that the SDK added to the error, beyond name and message, as `D`.
     ///
-    /// They are read from the SDK's full answer (`data.result`) where there is one, else from
-    /// `data.error`.
+    /// They are read from the SDK's full answer (`data.result`) if it fits, else from `data.error`; those of a
+    /// [cause](Self::cause) from the cause.
     ///
     /// # Errors
     ///
@@ -302,35 +299,18 @@ fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de str>, 
 impl<'a> WireError<'a> {
     /// Makes the best of an error that is any JSON: what is not a text becomes one.
     pub(super) fn from_any(json: &'a str) -> Self {
-        #[derive(Deserialize)]
-        struct Fields<'a> {
-            #[serde(borrow)]
-            name: Option<&'a RawValue>,
-            #[serde(borrow)]
-            error: Option<&'a RawValue>,
-            #[serde(borrow)]
-            message: Option<&'a RawValue>,
-            #[serde(borrow)]
-            stack: Option<&'a RawValue>,
-            #[serde(borrow)]
-            body: Option<&'a RawValue>,
-            #[serde(borrow)]
-            cause: Option<&'a RawValue>,
-        }
-        // A struct is also read from an array, which here is as shapeless as a number.
-        match serde_json::from_str::<Fields<'_>>(json) {
-            Ok(fields) if json.starts_with('{') => Self {
-                name: fields.name.map(Text::of_any),
-                error: fields.error.map(Text::of_any),
-                message: fields.message.map(Text::of_any),
-                stack: fields.stack.map(Text::of_any),
-                body: fields.body.map(Text::of_any),
-                cause: fields.cause.map(RawValue::get),
-            },
-            _ => {
-                let text = serde_json::from_str(json).unwrap_or(Text(Cow::Borrowed(json)));
-                Self { message: Some(text), ..Self::default() }
-            }
+        let Some(fields) = fields(json) else {
+            let text = serde_json::from_str(json).unwrap_or(Text(Cow::Borrowed(json)));
+            return Self { message: Some(text), ..Self::default() };
+        };
+        let field = |name| fields.get(name).copied().filter(|json| json.get() != "null");
+        Self {
+            name: field("name").map(Text::of_any),
+            error: field("error").map(Text::of_any),
+            message: field("message").map(Text::of_any),
+            stack: field("stack").map(Text::of_any),
+            body: field("body").map(Text::of_any),
+            cause: field("cause").map(RawValue::get),
         }
     }
 }

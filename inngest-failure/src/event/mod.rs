@@ -126,7 +126,7 @@ impl FailureEvent {
         self.inner.kind
     }
 
-    /// The id of this event, which Inngest makes equal to the run's.
+    /// The id of this event, which current servers make equal to the run's; the run's if it has none.
     pub fn id(&self) -> &str {
         self.inner.id.as_ref().or(self.inner.run_id.as_ref()).map_or("", |id| self.text(id))
     }
@@ -136,7 +136,7 @@ impl FailureEvent {
         self.text(&self.inner.function_id)
     }
 
-    /// The id of the run that failed.
+    /// The id of the run that failed; this event's if it does not say.
     pub fn run_id(&self) -> &str {
         self.inner.run_id.as_ref().or(self.inner.id.as_ref()).map_or("", |id| self.text(id))
     }

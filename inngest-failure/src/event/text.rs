@@ -1,6 +1,6 @@
 //! Texts that are left where they stand.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -25,6 +25,12 @@ impl<'a> Text<'a> {
     pub(super) fn into_string(self) -> String {
         self.0.into_owned()
     }
+}
+
+/// The fields of any JSON object; of two of one name the last. `None` of anything else.
+pub(super) fn fields(json: &str) -> Option<HashMap<String, &RawValue>> {
+    // A map is not read from anything but an object.
+    serde_json::from_str(json).ok()
 }
 
 /// A [`Text`] by its place in the event's text, which can be kept beside it.

@@ -8,7 +8,7 @@ use serde_json::{Number, Value, value::RawValue};
 use super::{
     FailureEvent,
     envelope::millis,
-    text::{Placed, Text, place},
+    text::{Placed, Text, fields, place},
 };
 use crate::error::ParseError;
 
@@ -16,7 +16,8 @@ use crate::error::ParseError;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TriggerEvent<T = Value> {
-    /// Its id: a ULID, an id of the sender's, or a time for a cron trigger.
+    /// Its id: a ULID, an id of the sender's, or a time for a cron trigger; empty if the failure event does
+    /// not say.
     pub id: String,
     /// Its name; `inngest/scheduled.timer` for a cron trigger, `inngest/function.invoked` for a
     /// run that `step.invoke` had started.
@@ -33,7 +34,7 @@ pub struct TriggerEvent<T = Value> {
 
 /// The events that had started the failed run, read on demand.
 ///
-/// A batched function has several, in any order; every other has one.
+/// A batched function has several, in any order; every other has one, if the failure event says.
 ///
 /// # Examples
 ///
@@ -75,7 +76,8 @@ impl<T> TriggerEvents<T> {
         serde_json::from_str(self.array()).expect("the text was read as JSON when it came")
     }
 
-    /// Reads one of them; `null` data is tried as `T`, then as `{}`.
+    /// Reads one of them. Data that is `null` or `{}`, as that of an event sent without, may be taken as
+    /// either.
     ///
     /// # Errors
     ///
@@ -121,8 +123,10 @@ pub(super) struct PlacedEvents {
 }
 
 impl PlacedEvents {
-    pub(super) fn new(place: Option<Range<usize>>) -> Self {
-        Self { place, ..Self::default() }
+    /// `events` was borrowed from `text`; what is no array counts as absent.
+    pub(super) fn new(text: &str, events: Option<&RawValue>) -> Self {
+        let array = events.map(RawValue::get).filter(|events| events.starts_with('['));
+        Self { place: array.map(|array| place(text, array)), ..Self::default() }
     }
 
     fn array<'a>(&'a self, text: &'a str) -> &'a str {
@@ -185,29 +189,18 @@ pub(super) struct WireTrigger<'a> {
 impl<'a> WireTrigger<'a> {
     /// Makes the best of an event that is any JSON: only its data decides whether a payload fits.
     pub(super) fn from_any(json: &'a RawValue) -> Self {
-        #[derive(Default, Deserialize)]
-        struct Fields<'a> {
-            #[serde(borrow)]
-            id: Option<&'a RawValue>,
-            #[serde(borrow)]
-            name: Option<&'a RawValue>,
-            #[serde(borrow)]
-            ts: Option<&'a RawValue>,
-            #[serde(borrow)]
-            user: Option<&'a RawValue>,
-            #[serde(borrow)]
-            v: Option<&'a RawValue>,
-            #[serde(borrow)]
-            data: Option<&'a RawValue>,
-        }
-        let fields: Fields<'a> = serde_json::from_str(json.get()).unwrap_or_default();
+        let Some(fields) = fields(json.get()) else {
+            // What is no event is data that fits nobody who expects some.
+            return Self { data: Some(json), ..Self::default() };
+        };
+        let field = |name| fields.get(name).copied().filter(|json| json.get() != "null");
         Self {
-            id: fields.id.map(Text::of_any),
-            name: fields.name.map(Text::of_any),
-            ts: fields.ts.and_then(|ts| serde_json::from_str(ts.get()).ok()),
-            user: fields.user,
-            v: fields.v.map(Text::of_any),
-            data: fields.data,
+            id: field("id").map(Text::of_any),
+            name: field("name").map(Text::of_any),
+            ts: field("ts").and_then(|ts| serde_json::from_str(ts.get()).ok()),
+            user: field("user"),
+            v: field("v").map(Text::of_any),
+            data: field("data"),
         }
     }
 }

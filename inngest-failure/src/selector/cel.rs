@@ -3,7 +3,7 @@
 //! Only what a real server was seen to accept in a trigger is used: `==`, `&&`, `||`, `!`,
 //! `startsWith` and `matches`.
 
-use std::fmt::Write;
+use std::{collections::HashSet, fmt::Write};
 
 use super::{Selector, Target};
 use crate::event::FailureKind;
@@ -44,9 +44,16 @@ fn expression<'a>(
 ) -> Option<String> {
     let mut terms = own_terms(selector);
     if matches!(selector.target, Target::Fallback { .. }) {
+        let mut excepted = HashSet::new();
         // A handler that does not take cancelled runs leaves them to the fallback.
         let naming = naming.filter(|other| kind == FailureKind::Failed || other.cancelled);
-        terms.extend(naming.map(|other| format!("!({})", own_terms(other).join(" && "))));
+        for other in naming {
+            // Several handlers of one function are one exception.
+            let term = format!("!({})", own_terms(other).join(" && "));
+            if excepted.insert(term.clone()) {
+                terms.push(term);
+            }
+        }
     }
     (!terms.is_empty()).then(|| terms.join(" && "))
 }
