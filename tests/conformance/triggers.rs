@@ -141,7 +141,6 @@ fn what_is_no_event_is_data_that_fits_nobody_who_expects_some() {
     #[derive(Debug, Default, Deserialize)]
     #[serde(default)]
     struct Lenient {
-        #[expect(dead_code, reason = "only asked for")]
         n: u32,
     }
     for event in [json!("not an event"), json!(7), json!([[{ "data": { "n": 1 } }]])] {
@@ -165,7 +164,6 @@ fn fields_beside_the_data_do_not_refuse_a_failure() {
 #[test]
 fn a_misfit_does_not_tell_the_value() {
     #[derive(Debug, Deserialize)]
-    #[expect(dead_code, reason = "only asked for")]
     enum Kind {
         Small,
     }

@@ -3,7 +3,7 @@
 //! A hundredth of them runs with every `cargo test`; all of them with
 //!
 //! ```sh
-//! cargo test -p tests --release -- --ignored --nocapture
+//! cargo test -p tests --release --test soak --test mutations -- --ignored --nocapture
 //! ```
 
 use inngest_failure::{

@@ -4,7 +4,7 @@
 //! A hundredth of the events runs with every `cargo test`; all of them with
 //!
 //! ```sh
-//! cargo test -p tests --release -- --ignored --nocapture
+//! cargo test -p tests --release --test soak --test mutations -- --ignored --nocapture
 //! ```
 
 use std::{collections::BTreeMap, time::Duration};
