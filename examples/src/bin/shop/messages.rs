@@ -35,8 +35,8 @@ async fn resend(
 ) -> Result<String, HandlerError> {
     let mut sent = 0;
     let all = failure.events.len();
-    for i in 0..all {
-        let event = failure.events.parse(i)?;
+    for event in failure.events.iter() {
+        let event = event?;
         let order_id = event.data.order_id;
         let key = failure.idempotency_key(&format!("resend:{order_id}"));
         let text = format!("about your order {order_id}: {}", event.name);
@@ -53,10 +53,10 @@ async fn alert(
     State(outbox): State<Outbox>,
 ) -> Result<Delivery, HandlerError> {
     let text = format!("nothing handles `{}`: {}", event.function_id(), event.error());
-    outbox.send(format!("{}:alert", event.run_id()), To::Team, text).await
+    outbox.send(event.idempotency_key("alert"), To::Team, text).await
 }
 
-/// How it went: what a handler returns stands in the report, and in Inngest's dashboard.
+/// How it went: what a handler returns stands in the report.
 #[derive(PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Delivery {
