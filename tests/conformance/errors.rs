@@ -184,6 +184,28 @@ fn the_form_of_2023_is_seen_through() {
 }
 
 #[test]
+fn json_inside_the_message_is_seen_through() {
+    let deep = json!({ "error": json!({ "name": "E", "message": "\"boom\"" }).to_string() });
+    for (message, seen) in [
+        (
+            json!({ "error": { "error": "x", "name": "Error", "message": "boom" } }).to_string(),
+            "boom",
+        ),
+        (json!({ "message": "boom" }).to_string(), "boom"),
+        (json!({ "error": "boom" }).to_string(), "boom"),
+        (json!("boom").to_string(), "boom"),
+        (deep.to_string(), "boom"),
+        ("\"not\" json \"".to_owned(), "\"not\" json \""),
+        ("{not json}".to_owned(), "{not json}"),
+        (json!({ "order": 7 }).to_string(), "{\"order\":7}"),
+        (json!(["a"]).to_string(), "[\"a\"]"),
+    ] {
+        let error = error_of(json!({ "error": { "error": "summary", "message": message } }));
+        assert_eq!(error.message, seen);
+    }
+}
+
+#[test]
 fn what_only_the_answer_carries_is_reached() {
     #[derive(serde::Deserialize, Debug, PartialEq)]
     struct Decline {

@@ -57,8 +57,8 @@ impl DispatcherBuilder {
         self
     }
 
-    /// A value that handlers take as [`State<S>`](crate::State), one per type.
-    pub fn state<S: Clone + Send + Sync + 'static>(mut self, state: S) -> Self {
+    /// A value that handlers take as [`State<S>`](crate::State), which clones it, one per type.
+    pub fn state<S: Send + Sync + 'static>(mut self, state: S) -> Self {
         if !self.states.insert(state) {
             self.problem(
                 format!("state of type `{}` is given twice", type_name::<S>()),

@@ -202,7 +202,6 @@ impl FailureError {
     /// The form of 2023: the JSON text of the SDK's error in `body`.
     fn from_body(body: &str) -> Self {
         let seen = see_through(body, 0);
-        let bare_string = || serde_json::from_str(body).ok();
         let text: Arc<str> = body.into();
         let wire: Option<WireError<'_>> = serde_json::from_str(&text).ok();
         let cause = wire.and_then(|wire| wire.cause).and_then(|cause| {
@@ -210,7 +209,7 @@ impl FailureError {
         });
         Self {
             name: seen.name.unwrap_or_else(default_name),
-            message: seen.message.or_else(bare_string).unwrap_or_else(|| body.to_owned()),
+            message: seen.message.unwrap_or_else(|| body.to_owned()),
             stack: seen.stack,
             cause,
             origin: Origin::Body(Arc::clone(&text), 0..text.len()),
@@ -393,12 +392,13 @@ struct Seen {
 }
 
 fn see_through(message: &str, depth: usize) -> Seen {
-    if depth == MAX_DEPTH || !message.trim_start().starts_with('{') {
+    if depth == MAX_DEPTH || !message.trim_start().starts_with(['{', '"']) {
         return Seen::default();
     }
     let Ok(json) = serde_json::from_str::<&RawValue>(message) else {
         return Seen::default();
     };
+    // Of a string it makes the message.
     let wire = WireError::from_any(json.get());
     // `{"error": {"message": ..}}` says it deeper down, and a message may be JSON once more.
     let Some(text) = wire.message.and_then(Text::non_empty).or(wire.error) else {
