@@ -71,7 +71,8 @@ impl Index {
 /// Patterns by what stands before their first star, then by what stands after their last one.
 ///
 /// A look-up tries each length that a prefix has, and then each that a suffix below it has: the
-/// number of different lengths counts, not the number of patterns.
+/// number of different lengths counts, not the number of patterns. Those that share both are then tried
+/// one after the other.
 #[derive(Debug, Default)]
 struct Patterns {
     by_prefix: ByAffix<ByAffix<Vec<usize>>>,
