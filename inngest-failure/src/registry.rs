@@ -1,7 +1,7 @@
 //! The handlers: what the attribute registers, and the checks of how they are wired.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::Duration,
 };
 
@@ -245,11 +245,7 @@ impl Registration {
     }
 
     fn handler_id(&self, selector: &Selector) -> String {
-        let named = match &selector.target {
-            Target::Named(glob) => glob.exact(),
-            Target::Every { .. } | Target::Fallback { .. } => None,
-        };
-        match (self.id, named) {
+        match (self.id, selector.exact_id()) {
             (Some(id), _) => id.to_owned(),
             (None, Some(function_id)) => format!("{function_id}-failure"),
             (None, None) => self.kebab_name.to_owned(),
@@ -304,7 +300,7 @@ pub(crate) struct Wired {
 #[derive(Debug)]
 pub(crate) struct Wiring<'a> {
     pub(crate) app: Option<&'a str>,
-    pub(crate) known_functions: Option<&'a [String]>,
+    pub(crate) known_functions: Option<&'a BTreeSet<String>>,
     pub(crate) states: &'a States,
 }
 
@@ -390,11 +386,17 @@ fn check_function(
     problems: &mut Vec<Problem>,
 ) {
     let known = wiring.known_functions;
-    if known.is_some_and(|known| known.iter().any(|id| selector.covers(id))) {
+    let app = registration.app.or(wiring.app);
+    let exact = selector.exact_id();
+    let is_known = |known: &BTreeSet<String>| match exact {
+        Some(id) => known.contains(id),
+        None => known.iter().any(|id| selector.covers(id)),
+    };
+    if known.is_some_and(is_known) {
         return;
     }
     if let (Target::Named(glob), Some(function), Some(app)) =
-        (&selector.target, registration.function, registration.app.or(wiring.app))
+        (&selector.target, registration.function, app)
         && let Some(rest) = function.strip_prefix(app).and_then(|rest| rest.strip_prefix('-'))
     {
         problems.push(registration.problem(
@@ -408,8 +410,7 @@ fn check_function(
         ));
         return;
     }
-    if let (Target::Named(glob), None) = (&selector.target, registration.app.or(wiring.app))
-        && let Some(id) = glob.exact()
+    if let (Some(id), None) = (exact, app)
         && !id.contains('-')
     {
         tracing::warn!(
@@ -421,15 +422,12 @@ fn check_function(
     }
     let (Some(known), Some(function)) = (known, registration.function) else { return };
     let known = known.iter().map(String::as_str);
-    let (wanted, near) = match &selector.target {
-        Target::Named(glob) => match glob.exact() {
-            Some(id) => (id.to_owned(), nearest(id, known)),
-            None => (glob.to_string(), None),
-        },
-        Target::Every { app: Some(app) } => (format!("{app}-*"), None),
+    let wanted = match &selector.target {
+        Target::Named(glob) => glob.to_string(),
+        Target::Every { app: Some(app) } => format!("{app}-*"),
         Target::Every { app: None } | Target::Fallback { .. } => return,
     };
-    let remedy = match near {
+    let remedy = match exact.and_then(|id| nearest(id, known)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "correct it, or add the function to `.known_functions(..)`".to_owned(),
     };

@@ -1,6 +1,6 @@
 //! Setting a dispatcher up, and checking that every handler can do its work.
 
-use std::{any::type_name, fmt, sync::Arc};
+use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc};
 
 use super::{Backoff, Dispatcher, Inner, hint::Hints, panic, run};
 use crate::{
@@ -29,7 +29,7 @@ pub struct DispatcherBuilder {
     app: Option<String>,
     inventory: bool,
     registered: Vec<&'static Registration>,
-    known_functions: Option<Vec<String>>,
+    known_functions: Option<BTreeSet<String>>,
     states: States,
     backoff: Backoff,
     problems: Vec<Problem>,
@@ -131,7 +131,7 @@ impl DispatcherBuilder {
         }
         let wiring = Wiring {
             app: self.app.as_deref().filter(|app| !app.trim().is_empty()),
-            known_functions: self.known_functions.as_deref(),
+            known_functions: self.known_functions.as_ref(),
             states: &self.states,
         };
         let wired = wire(registrations, &wiring, &mut self.problems);

@@ -60,6 +60,14 @@ impl Selector {
         matches!(self.target, Target::Named(_))
     }
 
+    /// The one function that it names, if it does not name them by a pattern.
+    pub(crate) fn exact_id(&self) -> Option<&str> {
+        match &self.target {
+            Target::Named(glob) => glob.exact(),
+            Target::Every { .. } | Target::Fallback { .. } => None,
+        }
+    }
+
     /// Whether it takes failures of this function.
     pub(crate) fn covers(&self, function_id: &str) -> bool {
         match &self.target {
