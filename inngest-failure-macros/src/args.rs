@@ -1,6 +1,6 @@
 //! The arguments of the attribute, as they are written.
 
-use std::time::Duration;
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use humantime::DurationError;
 use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
@@ -13,12 +13,13 @@ enum Form {
     Text,
     Number,
     Duration,
+    Rate,
     Path,
     Flag,
 }
 
 /// All arguments, sorted, each with an example.
-const KNOWN: [(&str, Form, &str); 11] = [
+const KNOWN: [(&str, Form, &str); 15] = [
     ("app", Form::Text, "app = \"shop\""),
     ("cancelled", Form::Flag, "cancelled"),
     ("concurrency", Form::Number, "concurrency = 10"),
@@ -27,12 +28,23 @@ const KNOWN: [(&str, Form, &str); 11] = [
     ("fallback", Form::Flag, "fallback"),
     ("function", Form::Text, "function = \"checkout\""),
     ("id", Form::Text, "id = \"undo-checkout\""),
+    ("idempotency", Form::Text, "idempotency = \"event.data.event.data.order_id\""),
     ("name", Form::Text, "name = \"undo a checkout\""),
+    ("priority", Form::Number, "priority = 100"),
+    ("rate_limit", Form::Rate, "rate_limit = \"1/5m\""),
     ("retries", Form::Number, "retries = 5"),
+    ("throttle", Form::Rate, "throttle = \"10/1m\""),
     ("timeout", Form::Duration, "timeout = \"30s\""),
 ];
 
 pub(crate) const MAX_RETRIES: u32 = 20;
+
+/// How many seconds a run may be put before or after its turn.
+const MAX_PRIORITY: u32 = 600;
+
+/// The longest period of a rate limit, and that of a throttle.
+const MAX_RATE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_THROTTLE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A text: a literal, or the path of a constant.
 #[derive(Clone)]
@@ -50,6 +62,13 @@ impl ToTokens for Text {
     }
 }
 
+/// So many in each period.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rate {
+    pub(crate) limit: u32,
+    pub(crate) period: Duration,
+}
+
 /// The arguments. One that is faulty is left out, but counts as given.
 #[derive(Default)]
 pub(crate) struct Args {
@@ -61,8 +80,12 @@ pub(crate) struct Args {
     pub(crate) fallback: Option<Span>,
     pub(crate) function: Option<Text>,
     pub(crate) id: Option<Text>,
+    pub(crate) idempotency: Option<Text>,
     pub(crate) name: Option<Text>,
+    pub(crate) priority: Option<i32>,
+    pub(crate) rate_limit: Option<Rate>,
     pub(crate) retries: Option<u32>,
+    pub(crate) throttle: Option<Rate>,
     pub(crate) timeout: Option<Duration>,
     given: Vec<(&'static str, Span)>,
 }
@@ -72,8 +95,9 @@ impl Args {
     ///
     /// - `key`, for a flag
     /// - `key = "text"`, `key = path::OF_A_CONST`, for a text
-    /// - `key = 5`, for a number
+    /// - `key = 5`, `key = -5`, for a number
     /// - `key = "30s"`, for a duration
+    /// - `key = "10/1m"`, for a rate
     /// - `crate = some::path`
     ///
     /// separated by commas. What is wrong with each is added to `errors`.
@@ -113,8 +137,12 @@ impl Args {
             "fallback" => self.fallback = Some(key.span()),
             "function" => self.function = Some(text(name, example, value)?),
             "id" => self.id = Some(text(name, example, value)?),
+            "idempotency" => self.idempotency = Some(text(name, example, value)?),
             "name" => self.name = Some(text(name, example, value)?),
+            "priority" => self.priority = Some(priority(value)?),
+            "rate_limit" => self.rate_limit = Some(rate(name, example, MAX_RATE_LIMIT, value)?),
             "retries" => self.retries = Some(retries(value)?),
+            "throttle" => self.throttle = Some(rate(name, example, MAX_THROTTLE, value)?),
             "timeout" => self.timeout = Some(duration(value)?),
             _ => unreachable!("every known argument has an arm"),
         }
@@ -316,7 +344,7 @@ fn text(name: &str, example: &str, tokens: TokenStream) -> Result<Text, Error> {
     Ok(Text::Literal(literal))
 }
 
-fn number(tokens: TokenStream, message: &str) -> Result<u32, Error> {
+fn number<N: FromStr<Err: Display>>(tokens: TokenStream, message: &str) -> Result<N, Error> {
     let literal: LitInt = parse_all(tokens.clone(), message)?;
     literal
         .base10_parse()
@@ -344,21 +372,65 @@ fn concurrency(tokens: TokenStream) -> Result<u32, Error> {
     }
 }
 
+fn priority(tokens: TokenStream) -> Result<i32, Error> {
+    let message = format!(
+        "`priority` takes a whole number of seconds from -{MAX_PRIORITY} to {MAX_PRIORITY}, by which the \
+         handler's runs go before older ones"
+    );
+    let seconds: i32 = number(tokens.clone(), &message)?;
+    if seconds.unsigned_abs() > MAX_PRIORITY {
+        return Err(Error::new_spanned(tokens, message));
+    }
+    Ok(seconds)
+}
+
+/// A limit and its period, `10/1m`.
+fn rate(name: &str, example: &str, max: Duration, tokens: TokenStream) -> Result<Rate, Error> {
+    let message =
+        format!("`{name}` takes a number of runs and a period in quotes; write `{example}`");
+    let literal: LitStr = parse_all(tokens, &message)?;
+    let refuse = |message: String| Error::new(literal.span(), message);
+    let value = literal.value();
+    let (limit, period) = value.split_once('/').ok_or_else(|| refuse(message))?;
+    let limit = match limit.trim().parse() {
+        Ok(limit) if limit > 0 => limit,
+        _ => {
+            let message =
+                format!("`{name}` has no whole number from 1 before the `/`; write `{example}`");
+            return Err(refuse(message));
+        }
+    };
+    let period = parse_duration(period)
+        .map_err(|fault| refuse(format!("the period of `{name}` {fault}; write `{example}`")))?;
+    if period < Duration::from_secs(1) || period > max || period.subsec_nanos() > 0 {
+        let message = format!(
+            "the period of `{name}` is from a second to {}, in whole seconds, for Inngest takes no other; write \
+             `{example}`",
+            if max == MAX_THROTTLE { "7 days" } else { "24 hours" },
+        );
+        return Err(refuse(message));
+    }
+    Ok(Rate { limit, period })
+}
+
+/// What is wrong with it otherwise.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim()).map_err(|error| match error {
+        DurationError::Empty => "is blank".to_owned(),
+        DurationError::NumberOverflow => "is out of range".to_owned(),
+        DurationError::UnknownUnit { unit, .. } if unit.is_empty() => "has no unit".to_owned(),
+        DurationError::UnknownUnit { unit, .. } => format!("has an unknown unit, `{unit}`"),
+        _ => "is no duration".to_owned(),
+    })
+}
+
 fn duration(tokens: TokenStream) -> Result<Duration, Error> {
     const UNITS: &str =
         "write a number with a unit, such as \"500ms\", \"30s\", \"5m\", \"2h45m\" or \"1d\"";
     let message = format!("`timeout` takes a duration in quotes; {UNITS}");
     let literal: LitStr = parse_all(tokens, &message)?;
-    let duration = humantime::parse_duration(literal.value().trim()).map_err(|error| {
-        let fault = match error {
-            DurationError::Empty => "is blank".to_owned(),
-            DurationError::NumberOverflow => "is out of range".to_owned(),
-            DurationError::UnknownUnit { unit, .. } if unit.is_empty() => "has no unit".to_owned(),
-            DurationError::UnknownUnit { unit, .. } => format!("has an unknown unit, `{unit}`"),
-            _ => "is no duration".to_owned(),
-        };
-        Error::new(literal.span(), format!("`timeout` {fault}; {UNITS}"))
-    })?;
+    let duration = parse_duration(&literal.value())
+        .map_err(|fault| Error::new(literal.span(), format!("`timeout` {fault}; {UNITS}")))?;
     if duration.is_zero() {
         let message = "a `timeout` of zero ends every call at once; leave it out for any time";
         return Err(Error::new(literal.span(), message));
@@ -394,13 +466,20 @@ mod tests {
     fn every_argument_is_read() {
         let args = parse(
             r#"function = "checkout", app = APP, error = "E", cancelled, id = ids::UNDO, name = "n",
-               retries = 20, timeout = "2h45m", concurrency = 1, crate = ::a::b, fallback,"#,
+               retries = 20, timeout = "2h45m", concurrency = 1, crate = ::a::b, fallback,
+               throttle = "10/1m", rate_limit = " 1 / 24h ", priority = -600, idempotency = "event.id","#,
         );
         assert!(matches!(args.function, Some(Text::Literal(text)) if text.value() == "checkout"));
         assert!(matches!(args.app, Some(Text::Const(_))));
         assert_eq!(args.retries, Some(20));
         assert_eq!(args.timeout, Some(Duration::from_secs(9900)));
         assert_eq!(args.concurrency, Some(1));
+        assert_eq!(args.throttle, Some(Rate { limit: 10, period: Duration::from_secs(60) }));
+        assert_eq!(args.rate_limit, Some(Rate { limit: 1, period: MAX_RATE_LIMIT }));
+        assert_eq!(args.priority, Some(-600));
+        assert!(
+            matches!(args.idempotency, Some(Text::Literal(text)) if text.value() == "event.id")
+        );
         assert!(args.krate.is_some() && args.cancelled.is_some() && args.fallback.is_some());
     }
 
@@ -419,7 +498,8 @@ mod tests {
         assert!(
             all[0].ends_with(
                 "(the arguments are `app`, `cancelled`, `concurrency`, `crate`, `error`, `fallback`, \
-                 `function`, `id`, `name`, `retries`, `timeout`)"
+                 `function`, `id`, `idempotency`, `name`, `priority`, `rate_limit`, `retries`, \
+                 `throttle`, `timeout`)"
             ),
             "{}",
             all[0]

@@ -5,7 +5,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Error, Item, Path, ReturnType};
 
 use crate::{
-    args::{Args, Text},
+    args::{Args, Rate, Text},
     model::{HandlerFn, unraw},
     validate,
 };
@@ -193,23 +193,27 @@ impl<'a> Expansion<'a> {
             ("app", &args.app),
             ("error", &args.error),
             ("id", &args.id),
+            ("idempotency", &args.idempotency),
             ("name", &args.name),
         ]
         .into_iter()
         .filter_map(|(name, text)| Some((name, text.as_ref()?)))
     }
 
-    /// What is not known of a constant before the compiler evaluates it.
+    /// What is not known of a constant before the compiler evaluates it, and of an expression.
     fn checks(&self) -> TokenStream {
         self.texts()
             .filter_map(|(name, text)| {
-                let Text::Const(path) = text else { return None };
-                let check = if name == "app" { "check_app" } else { "check_text" };
-                let check = spelt_at(path, [check]);
+                let check = match (name, text) {
+                    ("idempotency", _) => "check_expression",
+                    ("app", Text::Const(_)) => "check_app",
+                    (_, Text::Const(_)) => "check_text",
+                    (_, Text::Literal(_)) => return None,
+                };
+                let check = spelt_at(text, [check]);
                 // Its type is checked by the same call as below, for one fault each.
-                let text = typed(text);
-                let argument = Group::new(Delimiter::Parenthesis, text);
-                let argument = group_at(argument, ends(path).1);
+                let argument = Group::new(Delimiter::Parenthesis, typed(text));
+                let argument = group_at(argument, ends(text).1);
                 Some(quote!(const _: () = #check #argument;))
             })
             .collect()
@@ -236,6 +240,14 @@ impl<'a> Expansion<'a> {
             quote!(.timeout(#seconds, #nanoseconds))
         });
         let concurrency = args.concurrency.map(|limit| quote!(.concurrency(#limit)));
+        let priority = args.priority.map(|seconds| quote!(.priority(#seconds)));
+        let rate = |setter: &str, rate: Option<Rate>| {
+            let Rate { limit, period } = rate?;
+            let (setter, seconds) = (format_ident!("{setter}"), period.as_secs());
+            Some(quote!(.#setter(#limit, #seconds)))
+        };
+        let throttle = rate("throttle", args.throttle);
+        let rate_limit = rate("rate_limit", args.rate_limit);
         quote! {
             __on_failure::Registration::new(
                 ::core::concat!(::core::module_path!(), "::", #name),
@@ -247,7 +259,7 @@ impl<'a> Expansion<'a> {
                     __on_failure_run(__on_failure::Arguments::Values(__cx))
                 }),
             )
-            #(#texts)* #cancelled #retries #timeout #concurrency
+            #(#texts)* #cancelled #retries #timeout #concurrency #throttle #rate_limit #priority
         }
     }
 

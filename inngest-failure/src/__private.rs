@@ -11,6 +11,7 @@ pub use crate::{
     error::HandlerError,
     extract::{Context, FromFailure, Needs},
     registry::{BlockingCall, Call, CallError, Entry, Handler, Registration},
+    selector::check_expression,
 };
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -65,13 +65,25 @@ extern crate self as inngest_failure;
 
 #[doc(hidden)]
 pub mod __private;
+#[cfg(feature = "api")]
+#[cfg_attr(
+    not(feature = "serve"),
+    expect(dead_code, unused_imports, reason = "only the endpoint calls the API")
+)]
+mod api;
 mod dispatcher;
 mod error;
 mod event;
 pub mod extract;
+mod rate;
 mod registry;
 mod selector;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod suggest;
+
+#[cfg(feature = "api")]
+pub use self::api::{Api, ApiBuilder};
 
 #[doc(inline)]
 pub use self::{
@@ -84,6 +96,7 @@ pub use self::{
     },
     event::{Failure, FailureError, FailureEvent, FailureKind, TriggerEvent, TriggerEvents},
     extract::{Context, FromFailure, MissingState, Needs, RunContext, State},
+    rate::Rate,
     registry::{HandlerInfo, on_failure},
     selector::Trigger,
 };

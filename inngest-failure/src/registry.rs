@@ -11,6 +11,7 @@ use crate::{
     __private::BoxFuture,
     error::{HandlerError, Location, Problem},
     extract::{Context, Needs, States},
+    rate::Rate,
     selector::{Glob, Selector, Target, Trigger, triggers},
     suggest::nearest,
 };
@@ -33,10 +34,29 @@ use crate::{
 /// | `name = ".."` | the display name. Default: `<function> (failure)` |
 /// | `retries = 3` | attempts after the first one, 0 to 20. Default: 3 |
 /// | `timeout = "30s"` | how long one call may take, its extractors included, such as `500ms`, `30s`, `5m`, `2h45m`, `1d`. Default: any time |
-/// | `concurrency = 10` | calls of this handler at once, by one dispatcher and its clones. Default: any number |
+/// | `concurrency = 10` | calls of this handler at once. Default: any number |
+/// | `throttle = "10/1m"` | so many runs in each period, which is `1s` to `7d`; a run above that waits. Default: any number |
+/// | `rate_limit = "1/5m"` | so many runs in each period, which is `1s` to `24h`; **a run above that is dropped**, so it is for messages, not for compensation. Default: any number |
+/// | `priority = 100` | by how many seconds runs that wait go before older ones of other handlers, -600 to 600. Default: 0 |
+/// | `idempotency = ".."` | a CEL expression, such as `event.data.event.data.order_id`: of the failures for which it has one value, **only the first in 24 hours is handled**. Default: each is |
 /// | `crate = path` | where the crate `inngest_failure` is, if it was renamed |
 ///
 /// What is a text is a string literal or the path of a `const` of type `&'static str`.
+///
+/// # Flow control
+///
+/// Who keeps the limits depends on where the handler runs:
+///
+/// | | in process: the dispatcher and its clones | at an `Endpoint` (feature `serve`): the Inngest server |
+/// |---|---|---|
+/// | `concurrency` | a call above it waits | a call above it stays in the queue |
+/// | `throttle` | a run above it waits | a run above it stays in the queue |
+/// | `rate_limit` | a run above it does not take place: [`RunError::RateLimited`](crate::RunError::RateLimited), and a warning | a run above it does not take place, **and nobody is told** |
+/// | `priority` | no effect: nothing waits in an order | the queue's order |
+/// | `idempotency` | no effect: nothing is remembered | a repetition does not take place, and nobody is told |
+///
+/// A rate of ten a minute lets ten runs start at once after a quiet minute, then one every six seconds: the
+/// generic cell rate algorithm, as on the server.
 ///
 /// # The function
 ///
@@ -105,6 +125,10 @@ pub struct Registration {
     retries: u32,
     timeout: Option<Duration>,
     concurrency: Option<u32>,
+    throttle: Option<Rate>,
+    rate_limit: Option<Rate>,
+    priority: Option<i32>,
+    idempotency: Option<&'static str>,
     needs: fn(&mut Needs),
     call: Call,
 }
@@ -170,6 +194,10 @@ impl Registration {
             retries: 3,
             timeout: None,
             concurrency: None,
+            throttle: None,
+            rate_limit: None,
+            priority: None,
+            idempotency: None,
             needs,
             call,
         }
@@ -229,6 +257,30 @@ impl Registration {
         self
     }
 
+    /// `throttle = "10/1m"`.
+    pub const fn throttle(mut self, limit: u32, seconds: u64) -> Self {
+        self.throttle = Some(Rate { limit, period: Duration::from_secs(seconds) });
+        self
+    }
+
+    /// `rate_limit = "1/5m"`.
+    pub const fn rate_limit(mut self, limit: u32, seconds: u64) -> Self {
+        self.rate_limit = Some(Rate { limit, period: Duration::from_secs(seconds) });
+        self
+    }
+
+    /// `priority = 100`.
+    pub const fn priority(mut self, seconds: i32) -> Self {
+        self.priority = Some(seconds);
+        self
+    }
+
+    /// `idempotency = ".."`.
+    pub const fn idempotency(mut self, expression: &'static str) -> Self {
+        self.idempotency = Some(expression);
+        self
+    }
+
     pub(crate) fn call(&self) -> Call {
         self.call
     }
@@ -280,6 +332,14 @@ pub struct HandlerInfo {
     pub timeout: Option<Duration>,
     /// How many calls there may be at once.
     pub concurrency: Option<u32>,
+    /// How many runs may start in a period; one above that waits.
+    pub throttle: Option<Rate>,
+    /// How many runs may start in a period; one above that is dropped.
+    pub rate_limit: Option<Rate>,
+    /// By how many seconds the server lets its runs go before older ones.
+    pub priority: Option<i32>,
+    /// The CEL expression by whose value the server tells a repetition, which it drops.
+    pub idempotency: Option<&'static str>,
     /// Its Rust name, such as `shop::payments::refund`.
     pub rust_name: &'static str,
     /// Where its attribute stands.
@@ -293,6 +353,9 @@ pub struct HandlerInfo {
 pub(crate) struct Wired {
     pub(crate) registration: &'static Registration,
     pub(crate) selector: Selector,
+    /// The failed function's app, if that is known.
+    #[cfg(feature = "serve")]
+    pub(crate) app: Option<String>,
     pub(crate) info: HandlerInfo,
 }
 
@@ -344,7 +407,13 @@ pub(crate) fn wire(
         .into_iter()
         .map(|(registration, selector, id)| {
             let info = registration.info(&id, &selector, &naming);
-            Wired { registration, selector, info }
+            Wired {
+                registration,
+                selector,
+                #[cfg(feature = "serve")]
+                app: registration.app.or(wiring.app).map(str::to_owned),
+                info,
+            }
         })
         .collect()
 }
@@ -360,6 +429,10 @@ impl Registration {
             retries: self.retries,
             timeout: self.timeout,
             concurrency: self.concurrency,
+            throttle: self.throttle,
+            rate_limit: self.rate_limit,
+            priority: self.priority,
+            idempotency: self.idempotency,
             rust_name: self.rust_name,
             location: self.location,
             description: self.description,

@@ -5,6 +5,7 @@ mod blocking;
 mod build;
 mod errors;
 mod extractors;
+mod flow_control;
 mod isolation;
 mod log;
 mod selection;

@@ -60,6 +60,8 @@ impl Log {
             .with_writer(log.clone())
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
+        // A span or an event that another thread met for the first time just now may believe that nobody listens.
+        tracing::callsite::rebuild_interest_cache();
         (log, guard)
     }
 

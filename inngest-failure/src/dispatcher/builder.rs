@@ -3,6 +3,8 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc};
 
 use super::{Backoff, Dispatcher, Inner, hint::Hints, panic, run};
+#[cfg(feature = "api")]
+use crate::api::Api;
 use crate::{
     error::{BuildError, Problem},
     extract::States,
@@ -32,6 +34,8 @@ pub struct DispatcherBuilder {
     known_functions: Option<BTreeSet<String>>,
     states: States,
     backoff: Backoff,
+    #[cfg(feature = "api")]
+    api: Option<Api>,
     problems: Vec<Problem>,
 }
 
@@ -44,6 +48,8 @@ impl DispatcherBuilder {
             known_functions: None,
             states: States::default(),
             backoff: Backoff::new(),
+            #[cfg(feature = "api")]
+            api: None,
             problems: Vec::new(),
         }
     }
@@ -101,6 +107,14 @@ impl DispatcherBuilder {
         self
     }
 
+    /// The Inngest API, for whatever the dispatcher has to ask or tell it; an
+    /// [`Endpoint`](crate::serve::Endpoint) of this dispatcher takes it over.
+    #[cfg(feature = "api")]
+    pub fn api(mut self, api: Api) -> Self {
+        self.api = Some(api);
+        self
+    }
+
     /// Checks all handlers and makes the dispatcher.
     ///
     /// The first dispatcher of a program puts a panic hook in front of the one that is there, which
@@ -143,9 +157,18 @@ impl DispatcherBuilder {
         let selectors: Vec<Selector> = wired.iter().map(|wired| wired.selector.clone()).collect();
         let states = Arc::new(self.states);
         let handlers = wired.iter().map(|wired| run::Handler::new(wired, &states)).collect();
+        #[cfg(feature = "serve")]
+        let apps = super::Apps {
+            default: self.app,
+            of_handlers: wired.iter().map(|wired| wired.app.clone()).collect(),
+        };
         let infos = wired.into_iter().map(|wired| wired.info).collect();
         Ok(Dispatcher {
             inner: Arc::new(Inner {
+                #[cfg(feature = "api")]
+                api: self.api,
+                #[cfg(feature = "serve")]
+                apps,
                 index: Index::new(selectors),
                 handlers,
                 infos,

@@ -3,6 +3,7 @@
 mod backoff;
 mod builder;
 mod hint;
+mod limits;
 mod panic;
 mod report;
 mod run;
@@ -19,6 +20,15 @@ pub use self::{
     report::{Dispatch, HandlerRun, RunError},
     service::DispatchFuture,
 };
+#[cfg(feature = "serve")]
+pub(crate) use self::{
+    panic::{catch, drop_caught},
+    run::{Look, outcome},
+};
+#[cfg(feature = "api")]
+use crate::api::Api;
+#[cfg(feature = "serve")]
+use crate::selector::{Selector, Target};
 use crate::{
     error::ParseError,
     event::FailureEvent,
@@ -82,6 +92,33 @@ struct Inner {
     infos: Vec<HandlerInfo>,
     hints: Hints,
     backoff: Backoff,
+    #[cfg(feature = "api")]
+    #[cfg_attr(
+        not(feature = "serve"),
+        expect(dead_code, reason = "only the endpoint calls the API")
+    )]
+    api: Option<Api>,
+    /// What the serving of these handlers has to know of the failed functions' apps.
+    #[cfg(feature = "serve")]
+    apps: Apps,
+}
+
+/// The apps of the failed functions.
+#[cfg(feature = "serve")]
+struct Apps {
+    /// The dispatcher's own `app`.
+    default: Option<String>,
+    /// The handlers' apps, in their order.
+    of_handlers: Vec<Option<String>>,
+}
+
+/// Why an app counts as one whose functions fail.
+#[cfg(feature = "serve")]
+pub(crate) enum FailedApp<'a> {
+    /// It is the dispatcher's `app`.
+    Default,
+    /// It is the app of this handler's function.
+    Of(&'a HandlerInfo),
 }
 
 impl Dispatcher {
@@ -158,6 +195,52 @@ impl Dispatcher {
         Ok(self.dispatch(event).await)
     }
 
+    /// Makes one attempt of one handler, and nothing else: see [`run::Handler::call`].
+    #[cfg(feature = "serve")]
+    pub(crate) async fn call(
+        &self,
+        handler: usize,
+        event: FailureEvent,
+        attempt: u32,
+        max_attempts: Option<u32>,
+    ) -> Result<serde_json::Value, RunError> {
+        self.inner.handlers[handler].call(event, attempt, max_attempts).await
+    }
+
+    /// The API that the dispatcher was given.
+    #[cfg(feature = "serve")]
+    pub(crate) fn api(&self) -> Option<&Api> {
+        self.inner.api.as_ref()
+    }
+
+    /// Whether some handler is for failures of this app, as far as is known: why, if so.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_failed_app(&self, app: &str) -> Option<FailedApp<'_>> {
+        let Apps { default, of_handlers } = &self.inner.apps;
+        if default.as_deref() == Some(app) {
+            return Some(FailedApp::Default);
+        }
+        let selectors = self.inner.index.selectors();
+        let names = |i: &usize| match &of_handlers[*i] {
+            Some(named) => named == app,
+            None => selectors[*i].may_name_app(app),
+        };
+        (0..selectors.len()).find(names).map(|i| FailedApp::Of(&self.inner.infos[i]))
+    }
+
+    /// Whether there is a handler for the failures that no other takes.
+    #[cfg(feature = "serve")]
+    pub(crate) fn has_fallback(&self) -> bool {
+        let is_fallback = |selector: &Selector| matches!(selector.target, Target::Fallback { .. });
+        self.inner.index.selectors().iter().any(is_fallback)
+    }
+
+    /// Whether the handler's selector takes the failure.
+    #[cfg(feature = "serve")]
+    pub(crate) fn takes(&self, handler: usize, event: &FailureEvent) -> bool {
+        self.inner.index.select(Subject::from(event)).handlers.contains(&handler)
+    }
+
     fn warn_of_unhandled(&self, event: &FailureEvent) {
         if !tracing::enabled!(tracing::Level::WARN) {
             return;
@@ -173,7 +256,7 @@ impl Dispatcher {
 }
 
 /// As much of an id as a log line can do with: it may be as long as the event.
-fn shown(id: &str) -> &str {
+pub(crate) fn shown(id: &str) -> &str {
     const MAX_BYTES: usize = 256;
     let mut end = id.len().min(MAX_BYTES);
     while !id.is_char_boundary(end) {

@@ -20,9 +20,9 @@ thread_local! {
 
 /// A panic that was caught.
 #[derive(Debug)]
-pub(super) struct Panic {
-    pub(super) message: String,
-    pub(super) location: String,
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    pub(crate) location: String,
 }
 
 /// Makes the place of a panic known, which only the panic hook is told. The hook that was there
@@ -48,7 +48,7 @@ pub(super) fn install_hook() {
 ///
 /// What it leaves behind is dropped by the caller and never looked at again, so it may be
 /// inconsistent; state shared between handlers is guarded by its own means (a poisoned lock).
-pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
+pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     let outer = CATCHING.replace(true);
     PLACE.take();
     let result = panic::catch_unwind(AssertUnwindSafe(run));
@@ -64,7 +64,7 @@ pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
 }
 
 /// Drops a value of the user's, whose destructor may panic like everything of the user's.
-pub(super) fn drop_caught(value: impl Sized) {
+pub(crate) fn drop_caught(value: impl Sized) {
     if let Err(Panic { message, location }) = catch(|| drop(value)) {
         tracing::error!(message, location, "a handler's destructor panicked");
     }

@@ -26,8 +26,8 @@ impl Dispatch {
         self.unhandled
     }
 
-    /// Whether every handler that ran succeeded, which says nothing if none did: see
-    /// [`is_unhandled`](Self::is_unhandled).
+    /// Whether every run succeeded, which says nothing if there was none: see
+    /// [`is_unhandled`](Self::is_unhandled). One that did not take place for its rate limit has not succeeded.
     pub fn is_ok(&self) -> bool {
         self.runs.iter().all(|run| run.result.is_ok())
     }
@@ -41,9 +41,10 @@ pub struct HandlerRun {
     pub handler_id: String,
     /// What it returned, null for nothing; or how its last attempt ended.
     pub result: Result<Value, RunError>,
-    /// How many attempts were made, also such in which an argument could not be taken.
+    /// How many attempts were made, also such in which an argument could not be taken; none if the handler was
+    /// rate-limited.
     pub attempts: u32,
-    /// How long it took, waits between attempts and for a place under its `concurrency` included.
+    /// How long it took, waits between attempts and for its `throttle` and `concurrency` included.
     pub elapsed: Duration,
 }
 
@@ -65,7 +66,7 @@ pub enum RunError {
         /// its own in place of the dispatcher's.
         location: String,
     },
-    /// Its rate limit was used up, so it did not run. There are no rate limits in this version.
+    /// Its `rate_limit` was used up, so it did not run, and will not for this failure.
     RateLimited,
 }
 
@@ -77,7 +78,7 @@ impl fmt::Display for RunError {
             Self::Payload(error) => error.fmt(f),
             Self::TimedOut => f.write_str("timed out"),
             Self::Panicked { message, location } => write!(f, "panicked at {location}: {message}"),
-            Self::RateLimited => f.write_str("rate limited"),
+            Self::RateLimited => f.write_str("did not run, for its `rate_limit` is used up"),
         }
     }
 }

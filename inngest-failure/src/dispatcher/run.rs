@@ -6,15 +6,12 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
-    time::Instant as Deadline,
-};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant as Deadline};
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
     Backoff, HandlerRun, RunError,
+    limits::Limits,
     panic::{self, Caught, Panic, catch},
 };
 use crate::{
@@ -32,7 +29,7 @@ pub(super) struct Handler {
     call: Call,
     retries: u32,
     timeout: Option<Duration>,
-    permits: Option<Arc<Semaphore>>,
+    limits: Limits,
 }
 
 impl Handler {
@@ -47,9 +44,7 @@ impl Handler {
             call: wired.registration.call(),
             retries: wired.info.retries,
             timeout: wired.info.timeout,
-            permits: wired.info.concurrency.map(|limit| {
-                Arc::new(Semaphore::new((limit as usize).min(Semaphore::MAX_PERMITS)))
-            }),
+            limits: Limits::new(&wired.info),
         }
     }
 
@@ -83,18 +78,50 @@ impl Handler {
         }
     }
 
+    /// Makes one attempt, counted by whoever calls, inside the current span. Retries and limits are that
+    /// one's too.
+    ///
+    /// A plain `fn` whose time is over is waited for: the next attempt must not run beside it.
+    #[cfg(feature = "serve")]
+    pub(super) async fn call(
+        &self,
+        event: FailureEvent,
+        attempt: u32,
+        max_attempts: Option<u32>,
+    ) -> Result<Value, RunError> {
+        let span = Span::current();
+        let mut unfinished = Unfinished { span: &span, ended: false };
+        let mut cx = Context::new(event, Arc::clone(&self.context));
+        cx.set_attempt(attempt);
+        if let Some(max_attempts) = max_attempts {
+            cx.set_max_attempts(max_attempts);
+        }
+        let (result, still_running) = self.attempt(&cx, None).await;
+        if let Some(running) = still_running {
+            running.end().await;
+        }
+        unfinished.ended = true;
+        span.record("outcome", outcome(&result));
+        result
+    }
+
     async fn attempts(
         &self,
         cx: &mut Context,
         backoff: &Backoff,
         span: &Span,
     ) -> (Result<Value, RunError>, u32) {
+        if !self.limits.admit().await {
+            tracing::warn!("handler did not run: its `rate_limit` is used up");
+            return (Err(RunError::RateLimited), 0);
+        }
         let mut waits = None;
         let mut attempt = 0;
         loop {
             cx.set_attempt(attempt);
             span.record("attempt", attempt);
-            let (result, still_running) = self.attempt(cx).await;
+            let permit = self.limits.permit().await;
+            let (result, still_running) = self.attempt(cx, permit).await;
             let attempts = attempt + 1;
             let error = match result {
                 Ok(value) => {
@@ -121,12 +148,11 @@ impl Handler {
     }
 
     /// Calls the handler once. A plain `fn` may still run when its time is over.
-    async fn attempt(&self, cx: &Context) -> (Result<Value, RunError>, Option<Running>) {
-        // A closed semaphore would mean no limit, but this one is never closed.
-        let permit = match &self.permits {
-            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
-            None => None,
-        };
+    async fn attempt(
+        &self,
+        cx: &Context,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> (Result<Value, RunError>, Option<Running>) {
         let deadline = self.timeout.and_then(|timeout| Deadline::now().checked_add(timeout));
         match self.call {
             Call::Async(call) => {
@@ -239,14 +265,14 @@ impl From<Panic> for RunError {
 }
 
 /// What an error says of itself. It is the user's own, so that to look at it may panic.
-struct Look {
-    message: String,
-    is_retriable: bool,
-    delay: Option<Duration>,
+pub(crate) struct Look {
+    pub(crate) message: String,
+    pub(crate) is_retriable: bool,
+    pub(crate) delay: Option<Duration>,
 }
 
 impl Look {
-    fn at(error: &RunError) -> Self {
+    pub(crate) fn at(error: &RunError) -> Self {
         let look = || Self {
             message: error.to_string(),
             is_retriable: match error {
@@ -287,7 +313,7 @@ impl Drop for Unfinished<'_> {
 }
 
 /// The run's outcome as a span field.
-fn outcome(result: &Result<Value, RunError>) -> &'static str {
+pub(crate) fn outcome(result: &Result<Value, RunError>) -> &'static str {
     match result {
         Ok(_) => "succeeded",
         Err(RunError::Failed(_)) => "failed",

@@ -77,6 +77,12 @@ impl HandlerError {
         Chain(&*self.error)
     }
 
+    /// The messages of the chain, outermost first.
+    #[cfg(feature = "serve")]
+    pub(crate) fn messages(&self) -> impl Iterator<Item = String> + '_ {
+        told(&*self.error).map(ToString::to_string)
+    }
+
     /// The outermost meaning in the chain of causes.
     fn verdict(&self) -> Option<Verdict> {
         let meaning = errors(&*self.error).find_map(|error| error.downcast_ref::<Meaning>());
@@ -135,12 +141,19 @@ struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in errors(self.0).filter(|error| !error.is::<Meaning>()).enumerate() {
+        for (i, error) in told(self.0).enumerate() {
             let separator = if i == 0 { "" } else { ": " };
             write!(f, "{separator}{error}")?;
         }
         Ok(())
     }
+}
+
+/// The errors of the chain that say something.
+fn told<'a>(
+    outermost: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    errors(outermost).filter(|error| !error.is::<Meaning>())
 }
 
 /// What is to happen next.

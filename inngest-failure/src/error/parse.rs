@@ -87,11 +87,21 @@ impl ParseError {
 
     /// The envelope is not one of a failure event.
     pub(crate) fn envelope(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        Self::misshapen(error, "a failure event")
+    }
+
+    /// The body of a call is not one.
+    #[cfg(feature = "serve")]
+    pub(crate) fn call(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        Self::misshapen(error, "a call of Inngest")
+    }
+
+    fn misshapen(error: &serde_path_to_error::Error<serde_json::Error>, expected: &str) -> Self {
         if error.inner().is_data() {
             let path = join("", error.path());
             let place = if path.is_empty() { String::new() } else { format!("at `{path}`: ") };
-            let message = format!("not a failure event: {place}{}", fault(error.inner()));
-            return Self::new(path, "a failure event", message);
+            let message = format!("not {expected}: {place}{}", fault(error.inner()));
+            return Self::new(path, expected, message);
         }
         Self::not_json(error.inner())
     }

@@ -135,7 +135,7 @@ impl FailureError {
             Origin::Event(event) => {
                 let text = &event.inner.text;
                 let result = event.inner.error.result.clone().map(|place| &text[place]);
-                let error: Option<Event<'_>> = serde_json::from_str(text).ok();
+                let error: Option<Event<'_>> = serde_json::from_str(event.raw().get()).ok();
                 let error = error.and_then(|event| event.data.error).map(RawValue::get);
                 result.into_iter().chain(error).collect()
             }

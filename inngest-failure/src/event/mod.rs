@@ -15,6 +15,8 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+#[cfg(feature = "serve")]
+pub(crate) use self::envelope::call_from_str;
 pub use self::{
     failure_error::FailureError,
     trigger::{TriggerEvent, TriggerEvents},
@@ -89,7 +91,9 @@ pub struct FailureEvent {
 }
 
 struct Inner {
+    /// The event, or the body of a call that holds it.
     text: Box<str>,
+    is_call: bool,
     kind: FailureKind,
     function_id: Placed,
     /// One of the two is there.
@@ -100,6 +104,16 @@ struct Inner {
     error: PlacedError,
     event: PlacedTrigger,
     events: PlacedEvents,
+}
+
+impl Inner {
+    fn raw(&self) -> &RawValue {
+        let raw = match self.is_call {
+            true => envelope::event_of_call(&self.text),
+            false => serde_json::from_str(&self.text),
+        };
+        raw.expect("the text was read as JSON when it came")
+    }
 }
 
 impl FailureEvent {
@@ -179,7 +193,7 @@ impl FailureEvent {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn raw(&self) -> &RawValue {
-        serde_json::from_str(&self.inner.text).expect("the text was read as JSON when it came")
+        self.inner.raw()
     }
 
     /// Reads the failure with the original event's data as `T`.
@@ -202,6 +216,20 @@ impl FailureEvent {
             failed_at: inner.failed_at,
             correlation_id: inner.correlation_id.as_ref().map(|id| self.text(id).to_owned()),
         })
+    }
+
+    /// Reads the failure event in the body of a call, in one pass over it and without a copy, and its `ctx` and
+    /// `use_api`; the rest is left unread.
+    ///
+    /// # Errors
+    ///
+    /// The body, if any of the three has another shape than nearly every one has.
+    #[cfg(feature = "serve")]
+    pub(crate) fn from_call<C: DeserializeOwned>(
+        body: String,
+    ) -> Result<(Self, C, Option<bool>), String> {
+        let (inner, ctx, use_api) = envelope::read_call(body)?;
+        Ok((Self { inner }, ctx, use_api))
     }
 
     /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held against.

@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Number, Value, value::RawValue};
 
 use super::{
-    FailureEvent,
+    FailureEvent, Inner,
     envelope::millis,
     text::{Placed, Text, fields, place},
 };
@@ -105,11 +105,11 @@ impl<T> TriggerEvents<T> {
     }
 
     fn array(&self) -> &str {
-        self.failure.inner.events.array(&self.failure.inner.text)
+        self.failure.inner.events.array(&self.failure.inner)
     }
 
     fn items(&self) -> &[Range<usize>] {
-        self.failure.inner.events.items(&self.failure.inner.text)
+        self.failure.inner.events.items(&self.failure.inner)
     }
 }
 
@@ -129,19 +129,19 @@ impl PlacedEvents {
         Self { place: array.map(|array| place(text, array)), ..Self::default() }
     }
 
-    fn array<'a>(&'a self, text: &'a str) -> &'a str {
+    fn array<'a>(&'a self, failure: &'a Inner) -> &'a str {
         match &self.place {
-            Some(place) => &text[place.clone()],
-            None => self.made.get_or_init(|| match original(text) {
+            Some(place) => &failure.text[place.clone()],
+            None => self.made.get_or_init(|| match original(failure.raw().get()) {
                 Some(event) => format!("[{}]", event.get()),
                 None => "[]".to_owned(),
             }),
         }
     }
 
-    fn items(&self, text: &str) -> &[Range<usize>] {
+    fn items(&self, failure: &Inner) -> &[Range<usize>] {
         self.items.get_or_init(|| {
-            let array = self.array(text);
+            let array = self.array(failure);
             let items: Vec<&RawValue> = serde_json::from_str(array).unwrap_or_default();
             items.into_iter().map(|item| place(array, item.get())).collect()
         })

@@ -91,6 +91,7 @@ pub struct Context {
     event: FailureEvent,
     handler: Arc<HandlerContext>,
     attempt: u32,
+    max_attempts: u32,
 }
 
 /// What is the same in all of a handler's runs.
@@ -103,11 +104,17 @@ pub(crate) struct HandlerContext {
 
 impl Context {
     pub(crate) fn new(event: FailureEvent, handler: Arc<HandlerContext>) -> Self {
-        Self { event, handler, attempt: 0 }
+        let max_attempts = handler.max_attempts;
+        Self { event, handler, attempt: 0, max_attempts }
     }
 
     pub(crate) fn set_attempt(&mut self, attempt: u32) {
         self.attempt = attempt;
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn set_max_attempts(&mut self, max_attempts: u32) {
+        self.max_attempts = max_attempts;
     }
 
     /// The failure event.
@@ -124,7 +131,7 @@ impl Context {
     pub fn run(&self) -> RunContext {
         RunContext {
             attempt: self.attempt,
-            max_attempts: self.handler.max_attempts,
+            max_attempts: self.max_attempts,
             handler_id: self.handler.id.clone(),
         }
     }

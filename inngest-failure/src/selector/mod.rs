@@ -3,13 +3,14 @@
 mod cel;
 #[cfg(test)]
 mod equivalence;
+mod expression;
 mod glob;
 mod index;
 
 use std::fmt;
 
-pub use self::cel::Trigger;
 pub(crate) use self::cel::triggers;
+pub use self::{cel::Trigger, expression::check_expression};
 pub(crate) use self::{glob::Glob, index::Index};
 use crate::event::{FailureEvent, FailureKind};
 
@@ -65,6 +66,16 @@ impl Selector {
         match &self.target {
             Target::Named(glob) => glob.exact(),
             Target::Every { .. } | Target::Fallback { .. } => None,
+        }
+    }
+
+    /// Whether a selector that names no app can be one for functions of this app: a composite id does not say
+    /// where its app ends.
+    #[cfg(feature = "serve")]
+    pub(crate) fn may_name_app(&self, app: &str) -> bool {
+        match &self.target {
+            Target::Named(glob) => is_of_app(&glob.pieces()[0], app),
+            Target::Every { .. } | Target::Fallback { .. } => false,
         }
     }
 
