@@ -5,6 +5,8 @@
 //! Criterion gives the figures of this machine; the last lines give the ratios, and hold them against the
 //! limits that the crate keeps.
 
+mod common;
+
 use std::{
     collections::HashMap,
     hint::black_box,
@@ -12,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::{Contender, Limit, Ratios, by_hand, is_test, ratio};
 use criterion::Criterion;
 use inngest_failure::{
     __private::{Call, Registration, Value},
@@ -39,53 +42,6 @@ fn work(plan: &str, message: &str) -> usize {
 #[on_failure(function = "my-gcp-cloud-functions-app-hello-inngest")]
 async fn handle(failure: Failure<Signup>) {
     black_box(work(&failure.event.data.billing_plan, &failure.error.message));
-}
-
-/// What someone would write by hand: the same fields in a type of their own.
-mod by_hand {
-    use std::time::SystemTime;
-
-    use serde::Deserialize;
-
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "read for the sake of the comparison")]
-    pub(super) struct Event<T> {
-        pub(super) id: String,
-        pub(super) name: String,
-        pub(super) ts: u64,
-        pub(super) data: Data<T>,
-    }
-
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "read for the sake of the comparison")]
-    pub(super) struct Data<T> {
-        pub(super) function_id: String,
-        pub(super) run_id: String,
-        pub(super) error: Error,
-        pub(super) event: Trigger<T>,
-        pub(super) correlation_id: Option<String>,
-        #[serde(skip)]
-        pub(super) failed_at: Option<SystemTime>,
-    }
-
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "read for the sake of the comparison")]
-    pub(super) struct Error {
-        pub(super) name: String,
-        pub(super) message: String,
-        pub(super) stack: Option<String>,
-    }
-
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "read for the sake of the comparison")]
-    pub(super) struct Trigger<T> {
-        pub(super) id: String,
-        pub(super) name: String,
-        pub(super) data: T,
-        pub(super) ts: i64,
-        pub(super) user: Option<serde_json::Value>,
-        pub(super) v: Option<String>,
-    }
 }
 
 /// Handlers that never match, written by hand: ten thousand attributes would take minutes to compile.
@@ -126,12 +82,6 @@ fn with_patterns(count: usize) -> Vec<&'static Registration> {
         _ => format!("my-gcp-*-cron-*-{i}"),
     })));
     all
-}
-
-/// The things that are measured, each of which does its work `n` times.
-struct Contender<'a> {
-    name: &'static str,
-    work: Box<dyn Fn(u64) + 'a>,
 }
 
 fn contenders(runtime: &Runtime) -> Vec<Contender<'_>> {
@@ -195,22 +145,6 @@ const COMPARISONS: [(&str, &str, f64, u64); 4] = [
     (BUILD, HASH_MAP, 100.0, 2),
 ];
 
-/// The median of the ratios of many short rounds, in each of which the two follow each other at once.
-///
-/// Criterion measures one after the other, for seconds each: where the machine's speed drifts, the
-/// ratio of its figures would be one of two different machines.
-fn ratio(ours: &Contender<'_>, baseline: &Contender<'_>, times: u64) -> f64 {
-    const ROUNDS: usize = 201;
-    let time = |contender: &Contender<'_>| {
-        let started = Instant::now();
-        (contender.work)(times);
-        started.elapsed().as_secs_f64()
-    };
-    let mut ratios: Vec<f64> = (0..ROUNDS).map(|_| time(ours) / time(baseline)).collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios[ROUNDS / 2]
-}
-
 fn main() -> ExitCode {
     let runtime = runtime::Builder::new_current_thread().build().expect("a runtime starts");
     let contenders = contenders(&runtime);
@@ -229,21 +163,15 @@ fn main() -> ExitCode {
         });
     }
     criterion.final_summary();
-    if std::env::args().any(|arg| arg == "--test" || arg == "--list") {
+    if is_test() {
         return ExitCode::SUCCESS;
     }
 
     let find = |name| contenders.iter().find(|contender| contender.name == name).expect("one");
-    let mut kept = true;
-    println!("\n{:<75} {:>8} {:>8}", "ratio", "measured", "at most");
+    let mut ratios = Ratios::new();
     for (ours, baseline, limit, times) in COMPARISONS {
         let ratio = ratio(find(ours), find(baseline), times);
-        kept &= ratio <= limit;
-        let what = format!("{ours} / {baseline}");
-        println!(
-            "{what:<75} {ratio:>8.2} {limit:>8.2}{}",
-            if ratio <= limit { "" } else { "  over" }
-        );
+        ratios.add(&format!("{ours} / {baseline}"), ratio, Limit::AtMost(limit));
     }
-    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    ratios.exit_code()
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -42,7 +42,7 @@ trait Exchange: Send + Sync {
 }
 
 /// An answer, read to its end.
-pub(crate) type Answer = Response<Vec<u8>>;
+pub(crate) type Answer = Response<Bytes>;
 
 impl Client {
     pub(super) fn new<S, B>(service: S) -> Self
@@ -129,8 +129,8 @@ pub(crate) enum ReadError {
     Broken(BoxError),
 }
 
-/// Reads a body to its end, as long as it is no larger than this.
-pub(crate) async fn read_bounded<B>(body: B, max_bytes: usize) -> Result<Vec<u8>, ReadError>
+/// Reads a body to its end, as long as it is no larger than this. One that comes in one piece is not copied.
+pub(crate) async fn read_bounded<B>(body: B, max_bytes: usize) -> Result<Bytes, ReadError>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -141,22 +141,26 @@ where
     }
     // What is announced need not come: no more is reserved than is soon there.
     const MAX_RESERVED: u64 = 256 * 1024;
-    let mut bytes = Vec::with_capacity(announced.min(MAX_RESERVED) as usize);
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ReadError::Broken(error.into()))?;
         let Ok(mut data) = frame.into_data() else { continue };
-        if data.remaining() > max_bytes - bytes.len() {
+        if data.remaining() > max_bytes - first.len().max(whole.len()) {
             return Err(ReadError::TooLarge);
         }
-        while data.has_remaining() {
-            let chunk = data.chunk();
-            bytes.extend_from_slice(chunk);
-            let read = chunk.len();
-            data.advance(read);
+        if first.is_empty() {
+            first = data.copy_to_bytes(data.remaining());
+            continue;
         }
+        if whole.is_empty() {
+            whole.reserve(announced.min(MAX_RESERVED) as usize);
+            whole.extend_from_slice(&first);
+        }
+        whole.put(data);
     }
-    Ok(bytes)
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 impl Api {

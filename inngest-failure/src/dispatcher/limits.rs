@@ -41,11 +41,8 @@ impl Limits {
             return false;
         }
         if let Some(throttle) = &self.throttle {
-            let limiter = throttle.lock().await;
-            while let Err(wait) = limiter.check() {
-                tracing::debug!(?wait, "throttled, waits for its turn");
-                tokio::time::sleep(wait).await;
-            }
+            // Boxed, for it is rare, and every run would be the larger for it.
+            Box::pin(turn(throttle)).await;
         }
         true
     }
@@ -54,6 +51,15 @@ impl Limits {
     pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         // A closed semaphore would mean no limit, but this one is never closed.
         Arc::clone(self.concurrency.as_ref()?).acquire_owned().await.ok()
+    }
+}
+
+/// Waits for a turn, in the order in which they came.
+async fn turn(throttle: &Mutex<Limiter>) {
+    let limiter = throttle.lock().await;
+    while let Err(wait) = limiter.check() {
+        tracing::debug!(?wait, "throttled, waits for its turn");
+        tokio::time::sleep(wait).await;
     }
 }
 

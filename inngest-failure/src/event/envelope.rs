@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
 use super::{
-    CANCELLED, FAILED, FailureEvent, FailureKind, Inner,
+    CANCELLED, FAILED, FailureEvent, FailureKind, Inner, Kept,
     failure_error::{PlacedError, WireError},
     text::{Placed, Text, fields},
     time_from_millis,
@@ -16,7 +16,7 @@ use crate::error::ParseError;
 
 /// The shape that nearly every failure event has.
 #[derive(Deserialize)]
-struct Envelope<'a> {
+pub(super) struct Envelope<'a> {
     #[serde(borrow)]
     name: Text<'a>,
     #[serde(borrow)]
@@ -105,42 +105,6 @@ struct CallBody<'a> {
     _ctx: &'a RawValue,
 }
 
-/// The event in the body of a call.
-pub(super) fn event_of_call(body: &str) -> serde_json::Result<&RawValue> {
-    #[derive(Deserialize)]
-    struct Call<'a> {
-        #[serde(borrow)]
-        event: &'a RawValue,
-    }
-    serde_json::from_str::<Call<'_>>(body).map(|call| call.event)
-}
-
-/// Reads the body of a call; gives it back if its shape is not the one that nearly every call has.
-#[cfg(feature = "serve")]
-pub(super) fn read_call<C: serde::de::DeserializeOwned>(
-    body: String,
-) -> Result<(Arc<Inner>, C, Option<bool>), String> {
-    #[derive(Deserialize)]
-    struct Call<'a, C> {
-        #[serde(borrow)]
-        event: Envelope<'a>,
-        ctx: C,
-        use_api: Option<bool>,
-    }
-    let read = |body: &str| {
-        let call: Call<'_, C> = serde_json::from_str(body).ok()?;
-        let inner = assemble(body, call.event).ok()?;
-        Some((inner, call.ctx, call.use_api))
-    };
-    match read(&body) {
-        Some((inner, ctx, use_api)) => {
-            let inner = Inner { text: body.into_boxed_str(), is_call: true, ..inner };
-            Ok((Arc::new(inner), ctx, use_api))
-        }
-        None => Err(body),
-    }
-}
-
 pub(super) fn check_size(bytes: usize) -> Result<(), ParseError> {
     if bytes > FailureEvent::MAX_BYTES {
         return Err(ParseError::too_large(bytes, FailureEvent::MAX_BYTES));
@@ -162,16 +126,13 @@ fn read_event(text: &str) -> Result<Arc<Inner>, ParseError> {
     if text.trim_start().starts_with('[') {
         return Err(ParseError::array());
     }
-    let of_event = |envelope| {
-        let inner = assemble(text, envelope)?;
-        Ok(Arc::new(Inner { text: text.into(), ..inner }))
-    };
+    let keep = || Kept::Alone(text.into());
     if let Ok(envelope) = serde_json::from_str(text) {
-        return of_event(envelope);
+        return assemble(text, envelope, keep);
     }
     // Either a part of it has a shape of its own, or the failure event is broken: look again, more slowly.
     match from_str_with_path::<AnyEnvelope<'_>>(text) {
-        Ok(envelope) => of_event(envelope.into()),
+        Ok(envelope) => assemble(text, envelope.into(), keep),
         Err(error) => {
             // Of another event it is the name that is wrong, whatever else it lacks.
             let name =
@@ -182,16 +143,6 @@ fn read_event(text: &str) -> Result<Arc<Inner>, ParseError> {
             }
         }
     }
-}
-
-/// Reads the body of a call whose shape is not the one that nearly every call has, or says what is wrong.
-#[cfg(feature = "serve")]
-pub(crate) fn call_from_str<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, ParseError> {
-    let mut json = serde_json::Deserializer::from_str(body);
-    let call =
-        serde_path_to_error::deserialize(&mut json).map_err(|error| ParseError::call(&error))?;
-    json.end().map_err(|error| ParseError::not_json(&error))?;
-    Ok(call)
 }
 
 fn kind(name: &Text<'_>) -> Option<FailureKind> {
@@ -210,11 +161,12 @@ fn from_str_with_path<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ParseE
     Ok(value)
 }
 
-/// All but the text itself, from which the envelope was read.
-fn assemble<'a>(
+/// What is kept of the event: its envelope, and the text from which that was read.
+pub(super) fn assemble<'a>(
     text: &'a str,
     Envelope { name, id, ts, data }: Envelope<'a>,
-) -> Result<Inner, ParseError> {
+    keep: impl FnOnce() -> Kept,
+) -> Result<Arc<Inner>, ParseError> {
     let kind = kind(&name).ok_or_else(|| ParseError::not_a_failure(&name.0))?;
     let placed = |part| Placed::new(text, part);
     let id = id.and_then(Text::non_empty).map(placed);
@@ -223,7 +175,7 @@ fn assemble<'a>(
         return Err(ParseError::no_run_id());
     }
     let function_id = data.function_id.non_empty().ok_or_else(ParseError::no_function_id)?;
-    Ok(Inner {
+    Ok(Arc::new(Inner {
         kind,
         id,
         run_id,
@@ -233,9 +185,8 @@ fn assemble<'a>(
         error: PlacedError::new(text, data.error, data.result),
         event: data.event.map(|event| PlacedTrigger::new(text, event)).unwrap_or_default(),
         events: PlacedEvents::new(text, data.events),
-        text: Box::default(),
-        is_call: false,
-    })
+        text: keep(),
+    }))
 }
 
 /// A number of milliseconds, which may have passed through a 64-bit float.

@@ -1,5 +1,7 @@
 //! The wire: the events that Inngest sends when a run has failed or was cancelled.
 
+#[cfg(feature = "serve")]
+mod call;
 mod envelope;
 mod failure_error;
 mod text;
@@ -7,16 +9,19 @@ mod trigger;
 
 use std::{
     fmt,
+    ops::Deref,
     str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+#[cfg(feature = "serve")]
+use bytestring::ByteString;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 #[cfg(feature = "serve")]
-pub(crate) use self::envelope::call_from_str;
+pub(crate) use self::call::call_from_str;
 pub use self::{
     failure_error::FailureError,
     trigger::{TriggerEvent, TriggerEvents},
@@ -91,9 +96,7 @@ pub struct FailureEvent {
 }
 
 struct Inner {
-    /// The event, or the body of a call that holds it.
-    text: Box<str>,
-    is_call: bool,
+    text: Kept,
     kind: FailureKind,
     function_id: Placed,
     /// One of the two is there.
@@ -106,11 +109,32 @@ struct Inner {
     events: PlacedEvents,
 }
 
+/// The text of an event.
+enum Kept {
+    Alone(Box<str>),
+    /// The body of the call in which it came.
+    #[cfg(feature = "serve")]
+    InCall(ByteString),
+}
+
+impl Deref for Kept {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Alone(event) => event,
+            #[cfg(feature = "serve")]
+            Self::InCall(body) => body,
+        }
+    }
+}
+
 impl Inner {
     fn raw(&self) -> &RawValue {
-        let raw = match self.is_call {
-            true => envelope::event_of_call(&self.text),
-            false => serde_json::from_str(&self.text),
+        let raw = match &self.text {
+            Kept::Alone(event) => serde_json::from_str(event).ok(),
+            #[cfg(feature = "serve")]
+            Kept::InCall(body) => call::event_of_call(body),
         };
         raw.expect("the text was read as JSON when it came")
     }
@@ -218,18 +242,12 @@ impl FailureEvent {
         })
     }
 
-    /// Reads the failure event in the body of a call, in one pass over it and without a copy, and its `ctx` and
-    /// `use_api`; the rest is left unread.
-    ///
-    /// # Errors
-    ///
-    /// The body, if any of the three has another shape than nearly every one has.
+    /// Reads the failure event in the body of a call, in one pass and without a copy, and its `ctx`. What follows
+    /// them is left unread. `None` if one of the two has another shape than nearly every one has.
     #[cfg(feature = "serve")]
-    pub(crate) fn from_call<C: DeserializeOwned>(
-        body: String,
-    ) -> Result<(Self, C, Option<bool>), String> {
-        let (inner, ctx, use_api) = envelope::read_call(body)?;
-        Ok((Self { inner }, ctx, use_api))
+    pub(crate) fn from_call<C: DeserializeOwned>(body: &ByteString) -> Option<(Self, C)> {
+        let (inner, ctx) = call::read_call(body)?;
+        Some((Self { inner }, ctx))
     }
 
     /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held against.

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, time::Instant};
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request};
 use http_body::Body as HttpBody;
 use serde::Deserialize;
@@ -24,7 +26,9 @@ struct Ctx {
     attempt: u32,
     /// Old servers don't say.
     max_attempts: Option<u32>,
-    use_api: bool,
+    /// Whether the events and the steps are too large to be sent along. The body says so twice: here, and after
+    /// the events.
+    use_api: Option<bool>,
 }
 
 /// A call whose body had another shape than most.
@@ -63,7 +67,6 @@ impl Inner {
         };
 
         let info = &self.dispatcher.handlers()[handler];
-        let trace = TraceParent::of(&parts.headers);
         let span = tracing::error_span!(
             "call",
             handler_id = info.id,
@@ -72,9 +75,14 @@ impl Inner {
             outcome = Empty,
             function_id = Empty,
             failed_run_id = Empty,
-            trace_id = trace.as_ref().map(|trace| trace.trace_id),
-            parent_span_id = trace.as_ref().map(|trace| trace.parent_id),
+            trace_id = Empty,
+            parent_span_id = Empty,
         );
+        if !span.is_disabled()
+            && let Some(TraceParent { trace_id, parent_id }) = TraceParent::of(&parts.headers)
+        {
+            span.record("trace_id", trace_id).record("parent_span_id", parent_id);
+        }
         let answer = async {
             let (response, ctx, outcome) = match self.read_call(body).await {
                 Ok((event, ctx)) => {
@@ -105,20 +113,18 @@ impl Inner {
     }
 
     /// The failure event and the run's context.
-    async fn read_call(&self, body: Vec<u8>) -> Result<(FailureEvent, Ctx), (Misfit, Ctx)> {
+    async fn read_call(&self, body: Bytes) -> Result<(FailureEvent, Ctx), (Misfit, Ctx)> {
         let misfit = |error| (Misfit::Event(error), Ctx::default());
-        let body = String::from_utf8(body)
-            .map_err(|error| misfit(ParseError::not_utf8(&error.utf8_error())))?;
-        let body = match FailureEvent::from_call::<Ctx>(body) {
-            Ok((event, ctx, use_api)) if !ctx.use_api && use_api != Some(true) => {
-                return Ok((event, ctx));
-            }
-            Ok((_, ctx, _)) => return self.fetch(ctx).await,
-            Err(body) => body,
-        };
+        let body =
+            ByteString::try_from(body).map_err(|error| misfit(ParseError::not_utf8(&error)))?;
+        if let Some((event, ctx)) = FailureEvent::from_call::<Ctx>(&body)
+            && ctx.use_api == Some(false)
+        {
+            return Ok((event, ctx));
+        }
         // Rare, or broken: look again, more slowly.
         let call: AnyCall<'_> = crate::event::call_from_str(&body).map_err(misfit)?;
-        if call.use_api || call.ctx.use_api {
+        if call.use_api || call.ctx.use_api == Some(true) {
             return self.fetch(call.ctx).await;
         }
         let event = call.event.map_or("null", RawValue::get);
@@ -147,7 +153,7 @@ impl Inner {
         ctx: &Ctx,
     ) -> (Response<Body>, &'static str) {
         let info = &self.dispatcher.handlers()[handler];
-        if !self.dispatcher.takes(handler, &event) {
+        if tracing::enabled!(tracing::Level::WARN) && !self.dispatcher.takes(handler, &event) {
             tracing::warn!(
                 selector = info.selector,
                 function_id = shown(event.function_id()),

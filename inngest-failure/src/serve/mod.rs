@@ -69,7 +69,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
 use http_body::Body as HttpBody;
 use tower_service::Service;
@@ -194,7 +194,7 @@ impl Inner {
         &self,
         parts: &request::Parts,
         body: B,
-    ) -> Result<(Vec<u8>, bool), Denial>
+    ) -> Result<(Bytes, bool), Denial>
     where
         B: HttpBody,
         B::Error: Into<BoxError>,
@@ -215,7 +215,7 @@ impl Inner {
         }
     }
 
-    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Vec<u8>, Denial>
+    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, Denial>
     where
         B: HttpBody,
         B::Error: Into<BoxError>,
