@@ -37,6 +37,15 @@
 //!   every function, or, as the `fallback`, those that no handler takes that names the function.
 //! - **Dispatcher.** [`Dispatcher`] collects the handlers, checks how they are wired, all at once, before
 //!   the first event, and runs each failure through every handler that takes it, each on its own.
+//! - **Endpoint.** [`Endpoint`][endpoint] makes the dispatcher's handlers an Inngest app of their own: the server
+//!   selects the failures, calls each handler with a signed request, tries it again when it fails, and shows its
+//!   runs on the dashboard. Without it the program brings the events, from a file, a queue, or a function that an
+//!   SDK serves.
+//! - **Flow control.** `concurrency`, `throttle`, `rate_limit`, `priority` and `idempotency` in the attribute say how
+//!   many runs there may be and in which order. At an endpoint the server keeps these limits, in process the
+//!   dispatcher keeps [three of them](macro@on_failure#flow-control).
+//!
+//! A handler is tried again as a whole: this version has no durable steps.
 //!
 //! # What is never lost in silence
 //!
@@ -44,20 +53,50 @@
 //! fails, times out or panics is a warning at each attempt and an error at the last one, and stands in
 //! the [`Dispatch`] with its [`RunError`]. Data that does not fit a handler's type is an error that
 //! names the path and the type. All of it goes through [`tracing`](https://docs.rs/tracing), in one span
-//! per dispatch and one per handler.
+//! per dispatch and one per handler, or at an endpoint in one per call.
 //!
 //! Without a subscriber of `tracing` in the program only the [`Dispatch`] says so: ask
 //! [`is_unhandled`](Dispatch::is_unhandled) as well as [`is_ok`](Dispatch::is_ok), which is true of a failure
 //! that nothing ran for.
+//!
+//! At an endpoint a failure that no handler takes never arrives, nor does one that the server drops for a `rate_limit`
+//! or an `idempotency`. The endpoint's builder warns where there is no fallback.
 //!
 //! # Runtime
 //!
 //! Handlers run on [Tokio](https://tokio.rs), with its timer enabled. Panics are caught where they unwind, not
 //! with `panic = "abort"`.
 //!
-//! This version has no Inngest endpoint of its own: it registers nothing with a server and verifies no
-//! signature. The program brings the events, from a file, a queue, or a function that an SDK serves.
-
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | none, the default | handlers and the dispatcher, without HTTP |
+//! | `api` | [`Api`][api]: the keys, mode and origins of Inngest's API, and an HTTP client for it. Its TLS is rustls with `ring`, which needs a C compiler to build |
+//! | `serve` | [`Endpoint`][endpoint], and `api` with it |
+//!
+//! # Guides
+//!
+//! - [From `onFailure` in TypeScript or Python to Rust][from-on-failure]
+//! - [Deploying an endpoint][deploying]
+//!
+#![cfg_attr(feature = "api", doc = "[api]: Api")]
+#![cfg_attr(
+    not(feature = "api"),
+    doc = "[api]: https://docs.rs/inngest-failure/latest/inngest_failure/struct.Api.html"
+)]
+#![cfg_attr(
+    feature = "serve",
+    doc = "[endpoint]: serve::Endpoint
+[deploying]: guide::deploying
+[from-on-failure]: guide::from_on_failure"
+)]
+#![cfg_attr(
+    not(feature = "serve"),
+    doc = "[endpoint]: https://docs.rs/inngest-failure/latest/inngest_failure/serve/struct.Endpoint.html
+[deploying]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/deploying/index.html
+[from-on-failure]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/from_on_failure/index.html"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // What the attribute writes refers to `::inngest_failure`, also here.
@@ -75,6 +114,14 @@ mod dispatcher;
 mod error;
 mod event;
 pub mod extract;
+/// Guides.
+#[cfg(all(feature = "serve", any(doc, doctest)))]
+pub mod guide {
+    #[doc = include_str!("../guides/deploying.md")]
+    pub mod deploying {}
+    #[doc = include_str!("../guides/from-on-failure.md")]
+    pub mod from_on_failure {}
+}
 mod rate;
 mod registry;
 mod selector;

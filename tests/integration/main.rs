@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 /// A builder without the handlers of the other tests.
 fn builder() -> DispatcherBuilder {
+    tests::listen();
     Dispatcher::builder().without_inventory().app("shop")
 }
 

@@ -17,6 +17,7 @@ use inngest_failure::{
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::Deserialize;
 use serde_json::json;
+use tests::{memory, silence_panics};
 
 #[derive(Deserialize)]
 struct Order {
@@ -139,7 +140,7 @@ fn check(
 }
 
 async fn soak(events: usize) {
-    silence_expected_panics();
+    silence_panics("expected in a soak");
     let dispatcher = Dispatcher::builder()
         .app("shop")
         .without_inventory()
@@ -198,19 +199,4 @@ async fn every_run_is_accounted_for() {
 #[ignore = "the full count, for a release build"]
 async fn every_run_is_accounted_for_in_full() {
     soak(100_000).await;
-}
-
-/// Keeps the panics that are part of the test out of its output.
-fn silence_expected_panics() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if !info.to_string().contains("expected in a soak") {
-            before(info);
-        }
-    }));
-}
-
-/// The memory that the process occupies, in MiB.
-fn memory() -> usize {
-    memory_stats::memory_stats().map_or(0, |stats| stats.physical_mem / 1024 / 1024)
 }

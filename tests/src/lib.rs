@@ -1,10 +1,12 @@
-//! Shared by the tests: recorded traffic, and a log that can be looked at.
+//! Shared by the tests: recorded traffic, a log that can be looked at, and real HTTP.
+
+pub mod http;
 
 use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -43,10 +45,38 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
+/// Keeps the panics with this message, which are part of a test, out of its output.
+pub fn silence_panics(message: &'static str) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.to_string().contains(message) {
+            before(info);
+        }
+    }));
+}
+
+/// The memory that the process occupies, in MiB.
+pub fn memory() -> usize {
+    memory_stats::memory_stats().map_or(0, |stats| stats.physical_mem / 1024 / 1024)
+}
+
 /// What was logged on this thread since [`Log::start`].
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     text: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Lets every span and event know from the start that somebody may listen.
+///
+/// One that a thread meets for the first time while another thread starts the first [`Log`] can come to believe
+/// for good that nobody does.
+pub fn listen() {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| {
+        let nobody = tracing_subscriber::registry();
+        tracing::subscriber::set_global_default(nobody)
+            .expect("there is no other global subscriber");
+    });
 }
 
 impl Log {
@@ -60,9 +90,21 @@ impl Log {
             .with_writer(log.clone())
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
-        // A span or an event that another thread met for the first time just now may believe that nobody listens.
-        tracing::callsite::rebuild_interest_cache();
         (log, guard)
+    }
+
+    /// Starts a log of everything, on all threads, as long as the process lives.
+    pub fn start_for_all() -> Self {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .without_time()
+            .with_writer(log.clone())
+            .finish();
+        tracing::subscriber::set_global_default(subscriber)
+            .expect("there is no other global subscriber");
+        log
     }
 
     /// The log so far.

@@ -22,7 +22,11 @@ use serde_json::value::RawValue;
 use tower_service::Service;
 
 use super::{Api, Mode, SDK};
-use crate::{__private::BoxFuture, dispatcher::shown, error::BoxError};
+use crate::{
+    __private::BoxFuture,
+    dispatcher::shown,
+    error::{BoxError, chain},
+};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -183,7 +187,7 @@ impl Api {
                 .header(header::USER_AGENT, SDK)
                 .header("x-inngest-sdk", SDK);
             if let Some(key) = key {
-                request = request.header(header::AUTHORIZATION, format!("Bearer {}", key.bearer()));
+                request = request.header(header::AUTHORIZATION, key.authorization());
             }
             if let Some(env) = &self.inner.env {
                 request = request.header("x-inngest-env", env);
@@ -247,6 +251,8 @@ impl Api {
             )));
         }
         let events: Events<'_> = serde_json::from_slice(answer.body()).map_err(|error| {
+            // Its text may repeat the answer.
+            let error = format!("at line {} column {}", error.line(), error.column());
             ApiError::new(
                 format!("what Inngest at `{origin}` gives for {what} is no list of events"),
                 error,
@@ -285,13 +291,7 @@ impl ApiError {
 
     /// The message with those of its causes.
     pub(crate) fn chain(&self) -> String {
-        let mut chain = self.message.clone();
-        let mut next = self.source();
-        while let Some(error) = next {
-            chain = format!("{chain}: {error}");
-            next = error.source();
-        }
-        chain
+        chain(self).to_string()
     }
 
     pub(crate) fn of_message(message: String) -> Self {

@@ -65,7 +65,7 @@ impl ApiBuilder {
     }
 
     /// Dev mode, in which what comes is believed unsigned, or cloud mode; by default as `INNGEST_DEV` says,
-    /// which is cloud mode if it is not set.
+    /// which is cloud mode if it is not set. Each mode has its own origins by default.
     pub fn dev(mut self, dev: bool) -> Self {
         self.dev = Some(dev);
         self
@@ -148,10 +148,13 @@ impl ApiBuilder {
             _ => Mode::Cloud,
         };
         let dev_server = match (dev_server, from_env) {
-            (Some(url), _) => Some(url),
+            (Some(url), _) if mode == Mode::Dev => Some(url),
+            (Some(_), _) => None,
             (None, Some(Dev::Server(url))) if mode == Mode::Dev => Some(url),
             (None, _) => None,
         };
+        // Another mode than the base's has other origins.
+        let origins = base.filter(|base| base.mode == mode);
         let default_origin = |cloud: &str, base: Option<&String>| match (&dev_server, base, mode) {
             (Some(url), ..) => url.clone(),
             (None, Some(base), _) => base.clone(),
@@ -194,9 +197,9 @@ impl ApiBuilder {
                 .parse(name, env_name, "give it the name that the dashboard shows")
                 .or_else(|| base.and_then(|base| base.env.clone())),
             api_origin: api_origin
-                .unwrap_or_else(|| default_origin(CLOUD_API, base.map(|base| &base.api_origin))),
+                .unwrap_or_else(|| default_origin(CLOUD_API, origins.map(|base| &base.api_origin))),
             event_api_origin: event_api_origin.unwrap_or_else(|| {
-                default_origin(CLOUD_EVENT_API, base.map(|base| &base.event_api_origin))
+                default_origin(CLOUD_EVENT_API, origins.map(|base| &base.event_api_origin))
             }),
             client: self
                 .client
@@ -294,7 +297,7 @@ impl Values<'_> {
     /// `1`, `true`, `0`, `false`.
     pub(crate) fn flag(&mut self, variable: &'static str) -> Option<bool> {
         let given = self.variable(variable);
-        let parse = |text: &str| flag(text).ok_or_else(|| format!("is {text:?}"));
+        let parse = |text: &str| flag(text).ok_or_else(|| "is neither on nor off".to_owned());
         self.parse(given, parse, "write `1` or `0`")
     }
 
@@ -302,7 +305,7 @@ impl Values<'_> {
         let given = self.variable("INNGEST_DEV");
         let parse = |text: &str| match flag(text) {
             Some(dev) => Ok(Dev::Mode(dev)),
-            None => url(text).map(Dev::Server).map_err(|_| format!("is {text:?}")),
+            None => url(text).map(Dev::Server),
         };
         self.parse(
             given,
@@ -337,22 +340,32 @@ fn url(text: &str) -> Result<String, String> {
     if authority.as_str().contains('@') {
         return Err("is a URL with a user's name in it".to_owned());
     }
-    if uri.query().is_some() {
-        return Err("is a URL with a query".to_owned());
+    // The parser drops what follows a `#`.
+    if uri.query().is_some() || text.contains('#') {
+        return Err("is a URL with a query or a fragment".to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
 
+/// Shows what was given, but no value, for any of them may be a key in the wrong place.
 impl fmt::Debug for ApiBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given = [
+            ("signing_key", self.signing_key.is_some()),
+            ("signing_key_fallback", self.signing_key_fallback.is_some()),
+            ("event_key", self.event_key.is_some()),
+            ("dev", self.dev.is_some()),
+            ("dev_server", self.dev_server.is_some()),
+            ("env", self.env.is_some()),
+            ("api_origin", self.api_origin.is_some()),
+            ("event_api_origin", self.event_api_origin.is_some()),
+            ("client", self.client.is_some()),
+        ];
+        let given = given.into_iter().filter_map(|(name, is_given)| is_given.then_some(name));
         f.debug_struct("ApiBuilder")
             .field("base", &self.base)
-            .field("dev", &self.dev)
-            .field("dev_server", &self.dev_server)
-            .field("env", &self.env)
-            .field("api_origin", &self.api_origin)
-            .field("event_api_origin", &self.event_api_origin)
-            .finish_non_exhaustive()
+            .field("given", &given.collect::<Vec<_>>())
+            .finish()
     }
 }
 
@@ -421,6 +434,42 @@ mod tests {
     }
 
     #[test]
+    fn another_mode_than_the_base_s_has_other_origins() {
+        let cloud =
+            || resolve(Api::builder().signing_key("00").api_origin("http://a"), &[]).unwrap();
+        let dev = || resolve(Api::builder().dev_server("http://dev"), &[]).unwrap();
+        let on = |builder: ApiBuilder, base: Api| resolve(builder.based_on(base), &[]).unwrap();
+        assert_eq!(on(Api::builder(), cloud()).inner.api_origin, "http://a");
+        assert_eq!(on(Api::builder().dev(true), cloud()).inner.api_origin, DEV_SERVER);
+        assert_eq!(on(Api::builder().dev(false), dev()).inner.api_origin, CLOUD_API);
+        assert_eq!(on(Api::builder().dev(true), dev()).inner.api_origin, "http://dev");
+        let changed = resolve(Api::builder().dev_server("http://dev").dev(false), &[]).unwrap();
+        assert_eq!(
+            (changed.inner.mode, changed.inner.api_origin.as_str()),
+            (Mode::Cloud, CLOUD_API)
+        );
+    }
+
+    #[test]
+    fn a_value_with_a_password_in_it_is_not_repeated() {
+        for variable in ["INNGEST_DEV", "INNGEST_BASE_URL"] {
+            for value in [
+                "http://user:hunter6@localhost:8288",
+                "hunter6",
+                "http://host/?hunter6",
+                "http://h/#hunter6",
+            ] {
+                let env = |name: &str| (name == variable).then(|| OsString::from(value));
+                let mut problems = Vec::new();
+                Api::builder().resolve(&env, &mut problems);
+                let error = BuildError::new(problems);
+                assert_eq!(error.problems().len(), 1, "{variable}={value}");
+                assert!(!error.to_string().contains("hunter6"), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn each_bad_variable_is_named_with_its_remedy_and_no_secret_is_repeated() {
         let error = resolve(
             Api::builder().event_api_origin("ftp://x"),
@@ -439,7 +488,7 @@ mod tests {
             "7 problems with the failure handlers:\n  \
              - `.event_api_origin(..)` is a `ftp` URL, not one of HTTP; write it as `https://example.com`\n  \
              - `INNGEST_BASE_URL` is a URL with a user's name in it; write it as `https://example.com`\n  \
-             - `INNGEST_DEV` is \"yes\"; write `1` for dev mode, `0` for cloud mode, or the dev server's URL, \
+             - `INNGEST_DEV` is no URL with a scheme and a host; write `1` for dev mode, `0` for cloud mode, or the dev server's URL, \
              such as `http://localhost:8288`\n  \
              - `INNGEST_ENV` is no name of an environment; give it the name that the dashboard shows\n  \
              - `INNGEST_EVENT_KEY` is no event key; it is letters and digits: copy it whole\n  \

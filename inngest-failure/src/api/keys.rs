@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hmac::{Hmac, KeyInit};
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
 /// A signing key: it verifies what Inngest sends, and authorises what is sent to Inngest.
@@ -27,6 +28,9 @@ impl SigningKey {
             Some(dash) => key.split_at(dash + 1),
             None => ("", key),
         };
+        if !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("is no signing key".to_owned());
+        }
         let bytes = match hex::decode(text) {
             Ok(bytes) if !bytes.is_empty() => bytes,
             _ => return Err("is no signing key".to_owned()),
@@ -46,8 +50,16 @@ impl SigningKey {
     }
 
     /// The token that authorises a request to the API: the key with its secret part hashed.
-    pub(super) fn bearer(&self) -> String {
+    fn bearer(&self) -> String {
         format!("{}{}", self.prefix, self.hash)
+    }
+
+    /// The header with the token, which `Debug` does not show.
+    pub(super) fn authorization(&self) -> HeaderValue {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", self.bearer()))
+            .expect("the prefix was found to be graphic, and the rest is hexadecimal");
+        value.set_sensitive(true);
+        value
     }
 
     /// Enough of the hash to tell keys apart, and too little to authorise anything.
@@ -122,9 +134,15 @@ mod tests {
 
     #[test]
     fn a_key_that_is_none_is_refused_without_being_shown() {
-        for key in
-            ["", "signkey-prod-", "signkey-prod-123", "signkey-prod-xyz0", "signkey", "hunter2"]
-        {
+        for key in [
+            "",
+            "signkey-prod-",
+            "signkey-prod-123",
+            "signkey-prod-xyz0",
+            "signkey-a\nb-00",
+            "signkey",
+            "hunter2",
+        ] {
             let error = SigningKey::parse(key).unwrap_err();
             assert_eq!(error, "is no signing key");
         }

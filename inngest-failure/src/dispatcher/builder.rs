@@ -107,8 +107,8 @@ impl DispatcherBuilder {
         self
     }
 
-    /// The Inngest API, for whatever the dispatcher has to ask or tell it; an
-    /// [`Endpoint`](crate::serve::Endpoint) of this dispatcher takes it over.
+    /// The Inngest API, for whatever the dispatcher has to ask or tell it; an `Endpoint` of this dispatcher takes
+    /// it over.
     #[cfg(feature = "api")]
     pub fn api(mut self, api: Api) -> Self {
         self.api = Some(api);

@@ -27,8 +27,6 @@ pub(crate) use self::{
 };
 #[cfg(feature = "api")]
 use crate::api::Api;
-#[cfg(feature = "serve")]
-use crate::selector::{Selector, Target};
 use crate::{
     error::ParseError,
     event::FailureEvent,
@@ -228,11 +226,10 @@ impl Dispatcher {
         (0..selectors.len()).find(names).map(|i| FailedApp::Of(&self.inner.infos[i]))
     }
 
-    /// Whether there is a handler for the failures that no other takes.
+    /// Whether there is a handler for failures of functions that none names.
     #[cfg(feature = "serve")]
-    pub(crate) fn has_fallback(&self) -> bool {
-        let is_fallback = |selector: &Selector| matches!(selector.target, Target::Fallback { .. });
-        self.inner.index.selectors().iter().any(is_fallback)
+    pub(crate) fn takes_unnamed(&self) -> bool {
+        self.inner.index.selectors().iter().any(|selector| !selector.names_functions())
     }
 
     /// Whether the handler's selector takes the failure.

@@ -212,8 +212,9 @@ impl Running {
 
     /// Waits until it has returned; what it returned no longer counts.
     async fn end(mut self) {
-        let _ = (&mut self.task).await;
+        let returned = (&mut self.task).await;
         self.ended = true;
+        panic::drop_caught(returned);
     }
 }
 

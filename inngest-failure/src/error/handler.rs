@@ -136,6 +136,12 @@ fn errors<'a>(
     .take(MAX_DEPTH)
 }
 
+/// The chain of messages of any error, outermost first.
+#[cfg(feature = "api")]
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
+    Chain(error)
+}
+
 /// Errors and causes, outermost first, each that says something new.
 struct Chain<'a>(&'a (dyn Error + 'static));
 

@@ -10,5 +10,8 @@ pub use self::{
     parse::ParseError,
 };
 
+#[cfg(feature = "api")]
+pub(crate) use self::handler::chain;
+
 /// What most crates call an error of any kind.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -33,7 +33,7 @@ pub struct RunContext {
 impl RunContext {
     /// Whether no attempt follows if this one fails.
     pub fn is_last_attempt(&self) -> bool {
-        self.attempt + 1 >= self.max_attempts
+        self.attempt.saturating_add(1) >= self.max_attempts
     }
 }
 

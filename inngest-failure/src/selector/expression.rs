@@ -34,6 +34,7 @@ const fn fault(text: &[u8]) -> Option<Fault> {
     let mut closing = [0; MAX_DEPTH];
     let mut depth = 0;
     let mut sees_event = false;
+    let mut follows_dot = false;
     let mut at = 0;
     while at < text.len() {
         let byte = text[at];
@@ -57,13 +58,16 @@ const fn fault(text: &[u8]) -> Option<Fault> {
                 depth -= 1;
                 at += 1;
             }
+            b'/' if at + 1 < text.len() && text[at + 1] == b'/' => at = after_line(text, at),
             _ if is_word(byte) => {
                 let end = after_word(text, at);
-                let is_field = at > 0 && text[at - 1] == b'.';
-                sees_event |= !is_field && is_event(text, at, end);
+                sees_event |= !follows_dot && is_event(text, at, end);
                 at = end;
             }
             _ => at += 1,
+        }
+        if !byte.is_ascii_whitespace() {
+            follows_dot = byte == b'.';
         }
     }
     if depth > 0 {
@@ -84,6 +88,8 @@ const fn after_string(text: &[u8], start: usize) -> Option<usize> {
     while at < text.len() {
         if text[at] == b'\\' && !is_raw {
             at += 2;
+        } else if text[at] == b'\n' && count == 1 {
+            return None;
         } else if text[at] == quote && (count == 1 || is_tripled(text, at)) {
             return Some(at + count);
         } else {
@@ -95,6 +101,14 @@ const fn after_string(text: &[u8], start: usize) -> Option<usize> {
 
 const fn is_tripled(text: &[u8], at: usize) -> bool {
     at + 2 < text.len() && text[at + 1] == text[at] && text[at + 2] == text[at]
+}
+
+/// Where a comment ends.
+const fn after_line(text: &[u8], mut at: usize) -> usize {
+    while at < text.len() && text[at] != b'\n' {
+        at += 1;
+    }
+    at
 }
 
 const fn is_word(byte: u8) -> bool {
@@ -132,6 +146,7 @@ mod tests {
             r"event.id + 'don\'t ('",
             r"r'\' + event.id",
             "'''it's (''' + event.id",
+            "event.id // it's",
             "has(event.user) ? event.user.id : [1, {'a': 2}][0]",
         ] {
             check(expression, None);
@@ -143,6 +158,7 @@ mod tests {
     fn what_the_server_could_not_read_is_refused() {
         for (expression, fault) in [
             ("event.id + 'x", Fault::Quote),
+            ("event.id + 'x\n'", Fault::Quote),
             (r"event.id + 'x\'", Fault::Quote),
             ("event.id + '''x''", Fault::Quote),
             ("string(event.ts", Fault::Bracket),

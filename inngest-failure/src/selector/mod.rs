@@ -9,6 +9,8 @@ mod index;
 
 use std::fmt;
 
+#[cfg(feature = "serve")]
+pub(crate) use self::cel::is_understood;
 pub(crate) use self::cel::triggers;
 pub use self::{cel::Trigger, expression::check_expression};
 pub(crate) use self::{glob::Glob, index::Index};

@@ -12,6 +12,7 @@ use crate::{
     dispatcher::{Dispatcher, FailedApp},
     error::{BoxError, BuildError, Problem},
     registry::HandlerInfo,
+    selector::is_understood,
 };
 
 /// What Inngest allows a whole call.
@@ -170,8 +171,8 @@ impl EndpointBuilder {
 
     /// Checks everything and makes the endpoint.
     ///
-    /// A warning is logged if no handler is a `fallback`, for then failures of functions that nothing names
-    /// never arrive.
+    /// A warning is logged if no handler is a `fallback` or for every function (`*`), for then failures of functions
+    /// that nothing names never arrive.
     ///
     /// # Errors
     ///
@@ -211,10 +212,10 @@ impl EndpointBuilder {
         if !problems.is_empty() {
             return Err(BuildError::new(problems));
         }
-        if !self.dispatcher.has_fallback() {
+        if !self.dispatcher.takes_unnamed() {
             tracing::warn!(
                 app_id = self.app_id,
-                "no handler is a `fallback`: failures of functions that no handler names never arrive here",
+                "no handler is a `fallback` or for `*`: failures of functions that no handler names never arrive here",
             );
         }
         let handlers = self.dispatcher.handlers().iter().enumerate();
@@ -236,12 +237,13 @@ impl EndpointBuilder {
     }
 }
 
+/// What is wrong with it is said without repeating it, as of a URL.
 fn path_of_url(path: &str) -> Result<String, String> {
-    match path.parse::<Uri>() {
-        Ok(uri) if path.starts_with('/') && uri.query().is_none() && uri.host().is_none() => {
-            Ok(path.to_owned())
-        }
-        _ => Err(format!("is {path:?}, which is no path")),
+    let uri: Option<Uri> =
+        path.parse().ok().filter(|_| path.starts_with('/') && !path.contains('#'));
+    match uri {
+        Some(uri) if uri.query().is_none() && uri.host().is_none() => Ok(path.to_owned()),
+        _ => Err("is no path".to_owned()),
     }
 }
 
@@ -308,8 +310,18 @@ fn check_handler(handler: &HandlerInfo, problems: &mut Vec<Problem>) {
             "give it an `id = \"..\"` of letters, digits, `-`, `_` and `.`",
         );
     }
-    let longest = handler.triggers.iter().filter_map(|trigger| trigger.expression.as_ref());
-    let longest = longest.map(|expression| expression.chars().count()).max().unwrap_or(0);
+    let expressions =
+        || handler.triggers.iter().filter_map(|trigger| trigger.expression.as_deref());
+    if !expressions().all(is_understood) {
+        refuse(
+            "its trigger's expression can't be written so that Inngest evaluates it as it is meant: a backslash, a \
+             control character, `vars.`, or a `^` or `[` in a pattern is in it"
+                .to_owned(),
+            "leave that out of the `function`, `app` and `error` of every handler that it names: write a pattern with \
+             `*` in its place",
+        );
+    }
+    let longest = expressions().map(|expression| expression.chars().count()).max().unwrap_or(0);
     if longest > MAX_EXPRESSION {
         refuse(
             format!(
@@ -329,8 +341,6 @@ impl fmt::Debug for EndpointBuilder {
             .field("app_id", &self.app_id)
             .field("base", &self.base)
             .field("api", &self.api)
-            .field("serve_origin", &self.serve_origin)
-            .field("serve_path", &self.serve_path)
             .field("body_limit", &self.body_limit)
             .field("body_timeout", &self.body_timeout)
             .field("dispatcher", &self.dispatcher)

@@ -140,9 +140,15 @@ impl Inner {
             Ok(event) => event,
             Err(error) => return Err((Misfit::Fetch(error), ctx)),
         };
-        match event.parse() {
+        match event.parse::<FailureEvent>() {
             Ok(event) => Ok((event, ctx)),
-            Err(error) => Err((Misfit::Event(error), ctx)),
+            Err(error) => {
+                let error = ApiError::new(
+                    "what Inngest gives for the event of the run is none of a failure",
+                    error,
+                );
+                Err((Misfit::Fetch(error), ctx))
+            }
         }
     }
 
@@ -206,8 +212,10 @@ fn failed(error: &RunError, is_last_attempt: bool) -> Response<Body> {
     }
     let mut response = response::error(StatusCode::INTERNAL_SERVER_ERROR, &body, true);
     if let Some(delay) = delay {
-        // Whole seconds, none of them too early.
+        // Whole seconds, none of them too early. A longer text would be taken for a date.
+        const MAX_SECONDS: u64 = 9_999_999;
         let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
+        let seconds = seconds.min(MAX_SECONDS);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
@@ -219,13 +227,13 @@ impl Misfit {
             // The same bytes come with every attempt.
             Self::Event(error) => {
                 tracing::error!(%error, "not a call for a failure handler, nothing has run");
-                let body = ErrorBody::of_error("ParseError", error);
+                let body = ErrorBody::new("ParseError", error.to_string());
                 (response::error(StatusCode::BAD_REQUEST, &body, false), "not_a_failure")
             }
             Self::Fetch(error) => {
                 let chain = error.chain();
                 tracing::warn!(error = chain, "the event could not be fetched, nothing has run");
-                let body = ErrorBody::of_error("ApiError", error);
+                let body = ErrorBody::new("ApiError", chain);
                 (response::error(StatusCode::INTERNAL_SERVER_ERROR, &body, true), "not_fetched")
             }
         }

@@ -1,7 +1,5 @@
 //! An error as Inngest takes it.
 
-use std::error::Error;
-
 use serde::Serialize;
 
 use crate::dispatcher::{RunError, catch};
@@ -51,13 +49,5 @@ impl ErrorBody {
                 ..Self::new("Error", message)
             }
         })
-    }
-
-    /// An error of ours with its causes.
-    pub(super) fn of_error(name: &'static str, error: &(dyn Error + 'static)) -> Self {
-        Self {
-            cause: error.source().map(|source| Box::new(Self::of_error("Error", source))),
-            ..Self::new(name, error.to_string())
-        }
     }
 }

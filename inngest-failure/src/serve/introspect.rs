@@ -20,7 +20,7 @@ use crate::{
 
 /// Schema `2024-05-24`.
 #[derive(Serialize)]
-struct Unauthenticated {
+pub(super) struct Unauthenticated {
     /// Null for a request that is not signed, false for one that is badly signed.
     authentication_succeeded: Option<bool>,
     function_count: usize,
@@ -29,6 +29,14 @@ struct Unauthenticated {
     has_signing_key_fallback: bool,
     mode: &'static str,
     schema_version: &'static str,
+}
+
+/// What whoever asks may know.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Inspection<'a> {
+    Open(Unauthenticated),
+    Whole(Box<Authenticated<'a>>),
 }
 
 #[derive(Serialize)]
@@ -61,8 +69,7 @@ impl Inner {
         B::Error: Into<BoxError>,
     {
         let answer = match self.authenticate(parts, body).await {
-            Ok((_, true)) => response::json(StatusCode::OK, &self.authenticated()),
-            Ok((_, false)) => response::json(StatusCode::OK, &self.unauthenticated(None)),
+            Ok((_, is_signed)) => response::json(StatusCode::OK, &self.inspection(is_signed)),
             Err(Denial::Signature(refusal)) => {
                 let succeeded = match refusal {
                     Refusal::Missing => None,
@@ -74,6 +81,13 @@ impl Inner {
             Err(denial) => return Err(denial),
         };
         Ok(answer)
+    }
+
+    pub(super) fn inspection(&self, is_signed: bool) -> Inspection<'_> {
+        match is_signed {
+            true => Inspection::Whole(Box::new(self.authenticated())),
+            false => Inspection::Open(self.unauthenticated(None)),
+        }
     }
 
     fn unauthenticated(&self, authentication_succeeded: Option<bool>) -> Unauthenticated {
@@ -91,7 +105,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn authenticated(&self) -> Authenticated<'_> {
+    fn authenticated(&self) -> Authenticated<'_> {
         let handlers: Vec<Value> = self
             .dispatcher
             .handlers()

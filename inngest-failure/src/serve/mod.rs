@@ -34,7 +34,7 @@
 //!
 //! # Configuration
 //!
-//! Keys, mode and origins are an [`Api`](crate::Api)'s: from the builder, from the dispatcher's `api`, or
+//! Keys, mode and origins are an [`Api`]'s: from the builder, from the dispatcher's `api`, or
 //! from the environment. Three variables more are the endpoint's own:
 //!
 //! | variable | what it is |

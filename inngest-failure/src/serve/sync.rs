@@ -3,7 +3,9 @@
 use std::{error::Error, fmt};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request, uri::Scheme};
+use http::{
+    HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, request, uri::Scheme,
+};
 use http_body::Body as HttpBody;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     Body, Denial, Inner,
     call::query,
-    introspect::Authenticated,
+    introspect::Inspection,
     response::{self, FRAMEWORK, LANGUAGE, SYNC_KIND},
 };
 use crate::{
@@ -39,10 +41,16 @@ pub struct Synced {
 
 /// Why a sync came to nothing.
 ///
-/// Its `Display` has the fault and the remedy, its `source()` the cause where there is one.
-#[derive(Debug)]
+/// Its `Display` has the fault and the remedy, its `source()` the cause where there is one; its `Debug`, so that an
+/// `unwrap` reads well, has all of them.
 pub struct SyncError {
     error: ApiError,
+}
+
+impl fmt::Debug for SyncError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error.chain())
+    }
 }
 
 impl fmt::Display for SyncError {
@@ -55,6 +63,10 @@ impl Error for SyncError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error.source()
     }
+}
+
+fn log_failure(error: &ApiError) {
+    tracing::error!(error = error.chain(), "sync failed");
 }
 
 /// An Inngest function.
@@ -120,7 +132,7 @@ impl<'a> Function<'a> {
                 "step": {
                     "id": "step",
                     "name": "step",
-                    "runtime": { "type": "http", "url": format!("{url}?{query}") },
+                    "runtime": { "type": "http", "url": format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' }) },
                     "retries": { "attempts": handler.retries },
                 },
             }),
@@ -153,7 +165,7 @@ struct InBand<'a> {
     env: Option<&'a str>,
     framework: &'static str,
     functions: Vec<Function<'a>>,
-    inspection: Authenticated<'a>,
+    inspection: Inspection<'a>,
     platform: Option<&'static str>,
     sdk_author: &'static str,
     sdk_language: &'static str,
@@ -189,11 +201,10 @@ impl Inner {
                 &json!({ "message": "successfully synced", "modified": modified }),
             ),
             Err(error) => {
-                let message = error.chain();
-                tracing::error!(error = message, "sync failed");
+                log_failure(&error);
                 response::json(
                     StatusCode::INTERNAL_SERVER_ERROR,
-                    &json!({ "message": message, "modified": false }),
+                    &json!({ "message": error.chain(), "modified": false }),
                 )
             }
         })
@@ -212,17 +223,17 @@ impl Inner {
         struct Request {
             url: String,
         }
-        let (body, _) = self.authenticate(parts, body).await?;
+        let (body, is_signed) = self.authenticate(parts, body).await?;
         let request: Request = serde_json::from_slice(&body).map_err(|error| {
             Denial::Broken(format!("a sync in band is `{{\"url\": ..}}`: {error}").into())
         })?;
-        let url = self.own_url().unwrap_or(request.url);
+        let url = self.url_in_band(&request.url)?;
         let in_band = InBand {
             app_id: &self.app_id,
             env: self.api.env(),
             framework: FRAMEWORK,
             functions: self.functions(&url),
-            inspection: self.authenticated(),
+            inspection: self.inspection(is_signed),
             platform: None,
             sdk_author: "inngest-failure",
             sdk_language: LANGUAGE,
@@ -249,7 +260,10 @@ impl Inner {
                     .to_owned(),
             )),
         };
-        synced.map_err(|error| SyncError { error })
+        synced.map_err(|error| {
+            log_failure(&error);
+            SyncError { error }
+        })
     }
 
     /// Posts the functions to Inngest.
@@ -360,6 +374,21 @@ impl Inner {
     /// Where the endpoint is, if that was configured.
     fn own_url(&self) -> Option<String> {
         Some(format!("{}{}", self.serve_origin.as_ref()?, self.serve_path.as_ref()?))
+    }
+
+    /// Where the endpoint is: as configured, and for the rest as Inngest says.
+    fn url_in_band(&self, url: &str) -> Result<String, Denial> {
+        let url = url.split('#').next().unwrap_or_default();
+        let parsed: Option<Uri> = url.parse().ok();
+        let parts = parsed
+            .as_ref()
+            .and_then(|url| Some((url.scheme_str()?, url.authority()?, url.path_and_query()?)));
+        let Some((scheme, authority, path)) = parts else {
+            return Err(Denial::Broken("a sync in band is `{\"url\": ..}`: that is no URL".into()));
+        };
+        let origin = self.serve_origin.clone().unwrap_or_else(|| format!("{scheme}://{authority}"));
+        let path = self.serve_path.as_deref().unwrap_or(path.as_str());
+        Ok(format!("{origin}{path}"))
     }
 
     /// Where the endpoint is: as configured, and for the rest as the request says.
