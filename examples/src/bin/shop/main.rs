@@ -1,35 +1,24 @@
-//! A small web shop that makes good what its Inngest functions could not finish: it gives money back,
-//! puts stock back on the shelf, writes to the customer, and tells the team of whatever is left.
+//! Recorded failure events, run through the failure handlers of a shop; `examples/src/shop` has the handlers.
 //!
 //! ```text
 //! cargo run -p examples --bin shop
 //! ```
-//!
-//! Each part of the shop keeps its handlers beside its own code: `payments`, `stock`, `messages` and
-//! `counts`. Nothing lists them: `#[on_failure(..)]` registers each, and `Dispatcher::build` finds and
-//! checks them all.
 
-mod counts;
 mod input;
-mod messages;
-mod payments;
 mod report;
-mod stock;
-mod store;
 
 use std::{
     error::Error,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::{ArgAction, Parser};
-use inngest_failure::{Backoff, Dispatcher};
+use examples::shop::{self, Store};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::{input::Source, messages::Outbox, payments::Provider, report::Report, store::Store};
+use crate::{input::Source, report::Report};
 
 /// Runs recorded failure events through a shop's failure handlers
 ///
@@ -82,8 +71,8 @@ async fn run(cli: Cli) -> Result<bool, Box<dyn Error>> {
     log_to_stderr(cli.verbose);
     // Everything is opened and checked before the first handler runs.
     let sources = open_all(&cli.files)?;
-    let store = open_store(cli.database.as_deref())?;
-    let dispatcher = wire(&store)?;
+    let store = Store::open(cli.database.as_deref())?;
+    let dispatcher = shop::dispatcher(&store)?;
 
     let mut report = Report::new(sources.len() > 1);
     let mut all_handled = true;
@@ -106,44 +95,11 @@ async fn run(cli: Cli) -> Result<bool, Box<dyn Error>> {
     Ok(all_handled)
 }
 
-/// The one place that knows what the shop is made of.
-fn wire(store: &Store) -> Result<Dispatcher, inngest_failure::BuildError> {
-    Dispatcher::builder()
-        .app("shop")
-        .state(store.clone())
-        .state(Provider::default())
-        .state(Outbox::new(store.clone()))
-        // A handler for a function that does not exist would never run: `build` says so.
-        .known_functions([
-            "shop-checkout",
-            "shop-fulfil-order",
-            "shop-nightly-report",
-            "shop-send-receipt",
-            "shop-send-surveys",
-            "depot-pick-parcel",
-        ])
-        .backoff(Backoff::new().first(Duration::from_millis(100)))
-        .build()
-}
-
 fn open_all(files: &[PathBuf]) -> Result<Vec<Source>, String> {
     if files.is_empty() {
         return Ok(vec![Source::shipped()]);
     }
     files.iter().map(|path| Source::open(path)).collect()
-}
-
-fn open_store(path: Option<&Path>) -> Result<Store, String> {
-    let Some(path) = path else {
-        return Store::in_memory().map_err(|error| format!("cannot make a database: {error}"));
-    };
-    Store::open(path).map_err(|error| {
-        format!(
-            "cannot keep the books in `{}`: {error}; name a file that this example made, or a new one in \
-             a directory that is there",
-            path.display(),
-        )
-    })
 }
 
 fn log_to_stderr(verbose: u8) {

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use examples::{shop::COUNT, tidy};
 use inngest_failure::{Dispatch, FailureEvent, HandlerRun};
 use serde_json::Value;
 
-use crate::{counts::COUNT, input::Place};
+use crate::input::Place;
 
 /// The table of what happened.
 ///
@@ -68,15 +69,5 @@ fn outcome(run: &HandlerRun) -> String {
         Ok(Value::String(text)) => tidy(text, 100),
         Ok(value) => tidy(&value.to_string(), 100),
         Err(error) => tidy(&format!("failed: {error}"), 200),
-    }
-}
-
-/// The text in one line, at most `max` characters of it, and none that would play with the terminal.
-pub(crate) fn tidy(text: &str, max: usize) -> String {
-    let text = text.replace(char::is_control, " ");
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(max) {
-        Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
-        None => text,
     }
 }

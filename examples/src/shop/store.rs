@@ -11,7 +11,7 @@ use inngest_failure::{HandlerError, ResultExt};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use serde::Deserialize;
 
-use crate::report::tidy;
+use crate::tidy;
 
 /// What the data of every event of the shop holds.
 #[derive(Deserialize)]
@@ -27,18 +27,31 @@ const APPLICATION_ID: i32 = i32::from_be_bytes(*b"shop");
 /// The books, which handlers take as `State<Store>`; a clone is the same books.
 ///
 /// SQLite blocks: so a handler that uses it is a plain `fn`, which runs on the blocking pool.
-#[derive(Clone)]
-pub(crate) struct Store {
+#[derive(Clone, Debug)]
+pub struct Store {
     db: Arc<Mutex<Connection>>,
 }
 
 impl Store {
-    pub(crate) fn in_memory() -> Result<Self, Box<dyn Error>> {
-        Self::new(Connection::open_in_memory()?)
-    }
-
-    pub(crate) fn open(path: &Path) -> Result<Self, Box<dyn Error>> {
-        Self::new(Connection::open(path)?)
+    /// The books in this file, which is made if it is not there, or else in memory.
+    ///
+    /// # Errors
+    ///
+    /// Why the file can't be used, as a message for the user.
+    pub fn open(path: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = path else {
+            return Connection::open_in_memory()
+                .map_err(Into::into)
+                .and_then(Self::new)
+                .map_err(|error| format!("cannot make a database: {error}"));
+        };
+        Connection::open(path).map_err(Into::into).and_then(Self::new).map_err(|error| {
+            format!(
+                "cannot keep the books in `{}`: {error}; name a file that this example made, or a new \
+                 one in a directory that is there",
+                path.display(),
+            )
+        })
     }
 
     fn new(mut db: Connection) -> Result<Self, Box<dyn Error>> {
@@ -64,7 +77,11 @@ impl Store {
     }
 
     /// What stands in the books.
-    pub(crate) fn totals(&self) -> rusqlite::Result<Totals> {
+    ///
+    /// # Errors
+    ///
+    /// What SQLite failed with.
+    pub fn totals(&self) -> rusqlite::Result<Totals> {
         let db = self.lock();
         let failures = db
             .prepare("SELECT function_id, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC, 1")?
@@ -111,7 +128,7 @@ pub(crate) fn customer_of(db: &Connection, order_id: &str) -> Result<String, Han
 }
 
 /// An amount of money.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Cents(pub(crate) i64);
 
 impl fmt::Display for Cents {
@@ -121,7 +138,8 @@ impl fmt::Display for Cents {
 }
 
 /// What stands in the books.
-pub(crate) struct Totals {
+#[derive(Debug)]
+pub struct Totals {
     refunds: u32,
     refunded: Cents,
     restocked: u32,

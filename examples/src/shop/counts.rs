@@ -2,10 +2,10 @@
 
 use inngest_failure::{FailureEvent, HandlerError, State, on_failure};
 
-use crate::store::Store;
+use super::store::Store;
 
-/// The handler's id, by which the report knows it.
-pub(crate) const COUNT: &str = "count";
+/// The id of the handler that counts, by which a report knows it.
+pub const COUNT: &str = "count";
 
 /// Count every failed or cancelled run of every function, once.
 #[on_failure(function = "*", cancelled, id = COUNT)]

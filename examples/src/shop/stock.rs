@@ -3,7 +3,7 @@
 use inngest_failure::{Failure, HandlerError, State, on_failure};
 use serde::Serialize;
 
-use crate::store::{self, Order, Store};
+use super::store::{self, Order, Store};
 
 /// Put back what a failed checkout had reserved.
 #[on_failure(function = "checkout", id = "restock")]

@@ -3,7 +3,7 @@
 use inngest_failure::{Failure, FailureEvent, HandlerError, State, on_failure};
 use serde::Serialize;
 
-use crate::store::{self, Order, Store};
+use super::store::{self, Order, Store};
 
 /// Tell the customer that the order did not go through.
 #[on_failure(function = "checkout", id = "apologise")]

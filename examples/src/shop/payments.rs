@@ -13,7 +13,7 @@ use std::{
 use inngest_failure::{Failure, HandlerError, RunContext, State, on_failure};
 use rusqlite::params;
 
-use crate::store::{self, Cents, Order, Store};
+use super::store::{self, Cents, Order, Store};
 
 /// Give back what the order was charged.
 ///

@@ -1,0 +1,387 @@
+//! The examples that serve handlers, run as their users run them and called as Inngest calls them.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+const SERVE: &str = env!("CARGO_BIN_EXE_serve");
+const SERVE_HYPER: &str = env!("CARGO_BIN_EXE_serve-hyper");
+const SERVE_LAMBDA: &str = env!("CARGO_BIN_EXE_serve-lambda");
+
+/// How long to wait for what takes an instant, so that a test that would hang fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program, with nothing of Inngest's in its environment.
+fn command(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("INNGEST_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A program that runs until the test ends.
+struct Running {
+    child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server of ours, in dev mode and on a port that was free.
+struct Server {
+    running: Running,
+    /// `127.0.0.1:3000`.
+    authority: String,
+    path: String,
+    /// The lines of its log.
+    log: Receiver<String>,
+}
+
+impl Server {
+    fn start(program: &str, args: &[&str]) -> Self {
+        let child = command(program, args).env("INNGEST_DEV", "1").spawn().unwrap();
+        let mut running = Running { child };
+        let stderr = BufReader::new(running.child.stderr.take().unwrap());
+        let (sender, log) = mpsc::channel();
+        thread::spawn(move || stderr.lines().try_for_each(|line| sender.send(line.unwrap())));
+
+        let mut line = String::new();
+        BufReader::new(running.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some(url) = line.trim_end().strip_prefix("listening on http://") else {
+            panic!("{program} does not listen: {line}{:?}", log.iter().collect::<Vec<_>>());
+        };
+        let (authority, path) = url.split_at(url.find('/').unwrap_or(url.len()));
+        let (authority, path) = (authority.to_owned(), path.to_owned());
+        Self { running, authority, path, log }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.authority).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// The head of a request that is the last on its connection.
+    fn head(&self, method: &str, query: &str, more: &str) -> String {
+        let Self { authority, path, .. } = self;
+        let path = if path.is_empty() { "/" } else { path };
+        format!(
+            "{method} {path}{query} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n{more}\r\n"
+        )
+    }
+
+    fn get(&self) -> Response {
+        let mut stream = self.connect();
+        stream.write_all(self.head("GET", "", "").as_bytes()).unwrap();
+        Response::read(stream)
+    }
+
+    /// Calls a handler as Inngest does.
+    fn call(&self, function: &str, body: &str) -> Response {
+        let mut stream = self.connect();
+        let length = format!("content-length: {}\r\n", body.len());
+        let head = self.head("POST", &format!("?fnId={function}&stepId=step"), &length);
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        Response::read(stream)
+    }
+
+    /// Reads the log up to a line that has this text.
+    fn wait_for_log(&self, text: &str) {
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return,
+                Ok(_) => {}
+                Err(error) => panic!("{text:?} is not logged: {error}"),
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    fn terminate(&self) {
+        use rustix::process::{Pid, Signal, kill_process};
+        kill_process(Pid::from_child(&self.running.child), Signal::TERM).unwrap();
+    }
+
+    #[cfg(unix)]
+    fn exit_code(mut self) -> Option<i32> {
+        // The log ends with the program.
+        let end = loop {
+            if let Err(end) = self.log.recv_timeout(PATIENCE) {
+                break end;
+            }
+        };
+        assert_eq!(end, mpsc::RecvTimeoutError::Disconnected, "it does not end");
+        self.running.child.wait().unwrap().code()
+    }
+}
+
+struct Response {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Response {
+    /// Reads to the end of the connection.
+    fn read(mut stream: impl Read) -> Self {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").expect("no answer");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// The body of a call that a server has made for the failure of a checkout.
+fn recorded_call() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures/signed/call-failure-handler.json");
+    let recording: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    recording["body"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn serve_says_what_it_is() {
+    let server = Server::start(SERVE, &["--port", "0"]);
+    let answer = server.get();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(
+        answer.header("x-inngest-sdk").unwrap().starts_with("inngest-failure:v"),
+        "{}",
+        answer.head
+    );
+    assert_eq!(answer.json()["function_count"], 8, "{}", answer.body);
+    assert_eq!(answer.json()["mode"], "dev", "{}", answer.body);
+}
+
+#[test]
+fn serve_runs_the_handlers_that_it_is_called_for() {
+    let server = Server::start(SERVE, &["--port", "0"]);
+    let unknown = recorded_call();
+    let known = unknown.replace("ord_1", "o-1001");
+
+    // The provider is busy at first; the second attempt pays, the third has nothing left to pay.
+    let busy = server.call("shop-failures-refund", &known);
+    assert_eq!((busy.status, busy.header("retry-after")), (500, Some("1")), "{}", busy.body);
+    assert_eq!(busy.header("x-inngest-no-retry"), Some("false"));
+    for outcome in ["refunded 49.90 EUR", "already refunded"] {
+        let answer = server.call("shop-failures-refund", &known);
+        assert_eq!((answer.status, answer.json()), (200, json!(outcome)));
+    }
+    let answer = server.call("shop-failures-restock", &known);
+    assert_eq!((answer.status, answer.json()), (200, json!({ "units": 3 })));
+    let answer = server.call("shop-failures-count", &unknown);
+    assert_eq!((answer.status, answer.json()), (200, Value::Null));
+
+    let answer = server.call("shop-failures-apologise", &unknown);
+    assert_eq!((answer.status, answer.header("x-inngest-no-retry")), (400, Some("true")));
+    let message = "there is no order `ord_1` in the books; enter it first";
+    assert_eq!(answer.json()["message"], message);
+}
+
+#[test]
+fn serve_does_not_start_without_a_key() {
+    let output = command(SERVE, &["--port", "0"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{stderr}");
+    assert!(stderr.starts_with("error: 1 problem "), "{stderr}");
+    for way_out in ["set `INNGEST_SIGNING_KEY` to", "`INNGEST_DEV=1`"] {
+        assert!(stderr.contains(way_out), "{way_out}: {stderr}");
+    }
+}
+
+#[test]
+fn serve_says_that_a_port_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = command(SERVE, &[]).env("PORT", &port).env("INNGEST_DEV", "1").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains(&format!("error: cannot listen on port {port}: ")), "{stderr}");
+    assert!(stderr.ends_with("; choose another one with `--port`\n"), "{stderr}");
+}
+
+#[test]
+fn serve_shows_how_to_start_it() {
+    let output = command(SERVE, &["--help"]).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for text in [
+        "INNGEST_DEV=1 cargo run -p examples --bin serve\n",
+        "npx inngest-cli@latest dev -u http://localhost:3000/api/failures",
+        "Exit status:",
+    ] {
+        assert!(stdout.contains(text), "{text}: {stdout}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_ends_at_sigterm() {
+    let server = Server::start(SERVE, &["--port", "0"]);
+    server.terminate();
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_answers_the_calls_that_had_begun_when_it_was_told_to_stop() {
+    let server = Server::start(SERVE, &["--port", "0"]);
+    let body = recorded_call();
+    let headers = format!("content-length: {}\r\nexpect: 100-continue\r\n", body.len());
+    let head = server.head("POST", "?fnId=shop-failures-count&stepId=step", &headers);
+    let mut stream = server.connect();
+    stream.write_all(head.as_bytes()).unwrap();
+    // With this the server asks for the body: the call has begun.
+    let expected = "HTTP/1.1 100 Continue\r\n\r\n";
+    let mut interim = vec![0; expected.len()];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(interim, expected.as_bytes());
+
+    server.terminate();
+    server.wait_for_log("stopping");
+    stream.write_all(body.as_bytes()).unwrap();
+    let answer = Response::read(stream);
+    assert_eq!((answer.status, answer.json()), (200, Value::Null), "{}", answer.head);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn serve_hyper_logs_the_failures_that_it_is_called_for() {
+    let server = Server::start(SERVE_HYPER, &["0"]);
+    assert_eq!(server.get().json()["function_count"], 1);
+    let answer = server.call("failures-log", &recorded_call());
+    assert_eq!((answer.status, answer.json()), (200, Value::Null), "{}", answer.head);
+    assert!(answer.header("x-inngest-sdk").is_some(), "{}", answer.head);
+    assert_eq!(server.call("failures-other", &recorded_call()).status, 500);
+    server.wait_for_log("card declined");
+}
+
+/// Hands one event to the program as Lambda does, and returns its answer.
+fn invoke(event: &Value) -> Value {
+    let api = TcpListener::bind("127.0.0.1:0").unwrap();
+    let child = command(SERVE_LAMBDA, &[])
+        .env("INNGEST_DEV", "1")
+        .env("AWS_LAMBDA_RUNTIME_API", api.local_addr().unwrap().to_string())
+        .env("AWS_LAMBDA_FUNCTION_NAME", "failures")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+        .spawn()
+        .unwrap();
+    let _running = Running { child };
+    let (sender, answer) = mpsc::channel();
+    let event = event.to_string();
+    thread::spawn(move || sender.send(play_lambda(&api, &event)));
+    let answer = answer.recv_timeout(PATIENCE).expect("no answer");
+    serde_json::from_slice(&answer).unwrap()
+}
+
+/// Lambda's runtime API, until it has the answer to the event.
+fn play_lambda(api: &TcpListener, event: &str) -> Vec<u8> {
+    // The program may open a connection for each request, or keep one.
+    loop {
+        let (stream, _) = api.accept().unwrap();
+        let mut requests = BufReader::new(stream);
+        while let Some((line, body)) = read_request(&mut requests) {
+            if line.starts_with("GET /2018-06-01/runtime/invocation/next ") {
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: 1\r\nlambda-runtime-deadline-ms: \
+                     4102444800000\r\ncontent-length: {}\r\n\r\n{event}",
+                    event.len(),
+                );
+                requests.get_mut().write_all(answer.as_bytes()).unwrap();
+            } else if line.starts_with("POST /2018-06-01/runtime/invocation/1/response ") {
+                return body;
+            } else {
+                panic!("{line}: {}", String::from_utf8_lossy(&body));
+            }
+        }
+    }
+}
+
+/// The first line and the body of an HTTP request.
+fn read_request(requests: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
+    let mut lines = requests.by_ref().lines().map(Result::unwrap);
+    let first = lines.next()?;
+    let mut length = None;
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let line = line.to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = Some(value.parse().unwrap());
+        }
+        assert!(!line.starts_with("transfer-encoding"), "{line}");
+    }
+    let mut body = vec![0; length.unwrap_or(0)];
+    requests.read_exact(&mut body).unwrap();
+    Some((first, body))
+}
+
+/// What Lambda makes of a request to a function URL.
+fn url_event(method: &str, query: &str, body: Option<&str>) -> Value {
+    json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": "/",
+        "rawQueryString": query,
+        "headers": { "content-type": "application/json", "host": "abcdefgh.lambda-url.eu-central-1.on.aws" },
+        "requestContext": {
+            "accountId": "anonymous",
+            "apiId": "abcdefgh",
+            "domainName": "abcdefgh.lambda-url.eu-central-1.on.aws",
+            "domainPrefix": "abcdefgh",
+            "http": {
+                "method": method,
+                "path": "/",
+                "protocol": "HTTP/1.1",
+                "sourceIp": "127.0.0.1",
+                "userAgent": "Inngest",
+            },
+            "requestId": "1",
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "22/Nov/2026:20:25:28 +0000",
+            "timeEpoch": 1_795_379_128_000_u64,
+        },
+        "body": body,
+        "isBase64Encoded": false,
+    })
+}
+
+#[test]
+fn serve_lambda_answers_what_a_function_url_passes_on() {
+    let answer = invoke(&url_event("GET", "", None));
+    assert_eq!(answer["statusCode"], 200, "{answer}");
+    assert!(answer["headers"]["x-inngest-sdk"].is_string(), "{answer}");
+    let introspection: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    assert_eq!(introspection["function_count"], 1);
+
+    let call = url_event("POST", "fnId=failures-log&stepId=step", Some(&recorded_call()));
+    let answer = invoke(&call);
+    assert_eq!((&answer["statusCode"], &answer["body"]), (&json!(200), &json!("null")), "{answer}");
+}
