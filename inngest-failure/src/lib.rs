@@ -34,7 +34,7 @@
 //!   it at link time. It takes any number of [extractors](extract) and returns nothing or a `Result`;
 //!   its error becomes a [`HandlerError`], which says whether it is tried again.
 //! - **Selector.** Which failures a handler takes: those of one function, of a pattern with `*`, of
-//!   every function, or, as the `fallback`, those that no handler takes that names the function.
+//!   every function, or, as the `fallback`, those that no handler that names the function takes.
 //! - **Dispatcher.** [`Dispatcher`] collects the handlers, checks how they are wired, all at once, before
 //!   the first event, and runs each failure through every handler that takes it, each on its own.
 //! - **Endpoint.** [`Endpoint`][endpoint] makes the dispatcher's handlers an Inngest app of their own: the server
@@ -60,7 +60,8 @@
 //! that nothing ran for.
 //!
 //! At an endpoint a failure that no handler takes never arrives, nor does one that the server drops for a `rate_limit`
-//! or an `idempotency`. The endpoint's builder warns where there is no fallback.
+//! or an `idempotency`. The endpoint's builder warns where there is neither a fallback nor
+//! a handler for `*`.
 //!
 //! # Runtime
 //!

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-/// So many runs in each period.
+/// At most `limit` runs in each `period`.
 ///
 /// Its `Display` is as in the attribute: `10/1m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,18 +26,18 @@ use crate::{
 /// | argument | meaning |
 /// |---|---|
 /// | `function = ".."` | the id of the function whose failures to handle, relative to the app. May hold `*`, which is any run of characters. A bare `*` is every function of the environment, or of `app` where the attribute names one. Required, unless `fallback` |
-/// | `fallback` | handle what no handler takes that names the function |
+/// | `fallback` | handle what no handler that names the function takes |
 /// | `app = ".."` | the function's app. Default: the dispatcher's `app`; with neither, `function` is the whole composite id |
 /// | `error = ".."` | only failures whose error has this name: `data.error.name` of the event, which for every class is `Error` with the JavaScript SDK 3 |
-/// | `cancelled` | also handle runs that were cancelled, as Inngest's own time-outs do |
+/// | `cancelled` | also handle runs that were cancelled, as Inngest's own time-outs do; not beside `error`, for a cancelled run has none |
 /// | `id = ".."` | the handler's id, which a second handler of one function needs. Default: the composite id of the function and `-failure`; for a pattern, `*` or a fallback the Rust name in kebab case, which changes when the function is renamed |
 /// | `name = ".."` | the display name. Default: `<function> (failure)` |
 /// | `retries = 3` | attempts after the first one, 0 to 20. Default: 3 |
 /// | `timeout = "30s"` | how long one call may take, its extractors included, such as `500ms`, `30s`, `5m`, `2h45m`, `1d`. Default: any time |
 /// | `concurrency = 10` | calls of this handler at once. Default: any number |
-/// | `throttle = "10/1m"` | so many runs in each period, which is `1s` to `7d`; a run above that waits. Default: any number |
-/// | `rate_limit = "1/5m"` | so many runs in each period, which is `1s` to `24h`; **a run above that is dropped**, so it is for messages, not for compensation. Default: any number |
-/// | `priority = 100` | by how many seconds runs that wait go before older ones of other handlers, -600 to 600. Default: 0 |
+/// | `throttle = "10/1m"` | at most so many runs in each period, which is `1s` to `7d`; a run above that waits. Default: any number |
+/// | `rate_limit = "1/5m"` | at most so many runs in each period, which is `1s` to `24h`; **a run above that is dropped**, so it is for messages, not for compensation. Default: any number |
+/// | `priority = 100` | by how many seconds the server puts this handler's runs ahead in its queue, -600 to 600. Default: 0 |
 /// | `idempotency = ".."` | a CEL expression, such as `event.data.event.data.order_id`: of the failures for which it has one value, **only the first in 24 hours is handled**. Default: each is |
 /// | `crate = path` | where the crate `inngest_failure` is, if it was renamed |
 ///
@@ -55,8 +55,8 @@ use crate::{
 /// | `priority` | no effect: nothing waits in an order | the queue's order |
 /// | `idempotency` | no effect: nothing is remembered | a repetition does not take place, and nobody is told |
 ///
-/// A rate of ten a minute lets ten runs start at once after a quiet minute, then one every six seconds: the
-/// generic cell rate algorithm, as on the server.
+/// In process a rate of ten a minute lets ten runs start at once after a quiet minute, then one every six seconds:
+/// the generic cell rate algorithm, as on the server, which may let fewer start at once.
 ///
 /// # The function
 ///
@@ -336,7 +336,7 @@ pub struct HandlerInfo {
     pub throttle: Option<Rate>,
     /// How many runs may start in a period; one above that is dropped.
     pub rate_limit: Option<Rate>,
-    /// By how many seconds the server lets its runs go before older ones.
+    /// By how many seconds the server puts its runs ahead in its queue.
     pub priority: Option<i32>,
     /// The CEL expression by whose value the server tells a repetition, which it drops.
     pub idempotency: Option<&'static str>,

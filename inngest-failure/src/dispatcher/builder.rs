@@ -107,8 +107,7 @@ impl DispatcherBuilder {
         self
     }
 
-    /// The Inngest API, for whatever the dispatcher has to ask or tell it; an `Endpoint` of this dispatcher takes
-    /// it over.
+    /// The keys, mode and origins for an `Endpoint` of this dispatcher. The dispatcher itself does not call the API.
     #[cfg(feature = "api")]
     pub fn api(mut self, api: Api) -> Self {
         self.api = Some(api);

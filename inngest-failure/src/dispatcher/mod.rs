@@ -139,7 +139,7 @@ impl Dispatcher {
     /// # Panics
     ///
     /// If a handler is a plain `fn` and this is not awaited on a Tokio runtime, or if a handler has a
-    /// time-out or is to be tried again, and the runtime's timer is not enabled.
+    /// time-out, waits for its `throttle` or is to be tried again, and the runtime's timer is not enabled.
     ///
     /// # Cancel safety
     ///

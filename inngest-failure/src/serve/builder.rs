@@ -178,7 +178,8 @@ impl EndpointBuilder {
     ///
     /// [`BuildError`] with every problem at once: cloud mode without a signing key; a variable, key or URL
     /// that is wrong; an app id that is blank, has characters that an id can't have, or is that of failed
-    /// functions; a handler's id that can't be a function's; a trigger expression that is too long.
+    /// functions; a handler's id that can't be a function's; a trigger expression that Inngest would not evaluate as it is
+    /// meant, or that is too long.
     pub fn build(self) -> Result<Endpoint, BuildError> {
         self.resolve(&|name| std::env::var_os(name))
     }

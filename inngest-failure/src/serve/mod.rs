@@ -25,7 +25,7 @@
 //!
 //! The endpoint is an Inngest app of its own, whatever app the failed functions are of: a sync replaces all
 //! functions of its app, so two endpoints with one app id would erase each other. Each handler
-//! is one function of it, started by `inngest/function.failed` with the handler's selector as the trigger's
+//! is one function of it, started by `inngest/function.failed`, and with `cancelled` by `inngest/function.cancelled`, with the handler's selector as the trigger's
 //! expression; so the dashboard shows each one's runs, and its retries, concurrency and flow control
 //! are the server's.
 //!
@@ -39,8 +39,8 @@
 //!
 //! | variable | what it is |
 //! |---|---|
-//! | `INNGEST_SERVE_ORIGIN` | where Inngest reaches this endpoint, such as `https://shop.example.com`; by default what a sync request's `Host` says |
-//! | `INNGEST_SERVE_PATH` | the path there; by default that of the sync request |
+//! | `INNGEST_SERVE_ORIGIN` | where Inngest reaches this endpoint, such as `https://shop.example.com`; by default what the sync request says |
+//! | `INNGEST_SERVE_PATH` | the path there; by default what the sync request says |
 //! | `INNGEST_ALLOW_IN_BAND_SYNC` | `0` turns syncs off that answer with the functions instead of posting them |
 //!
 //! # Security
@@ -122,8 +122,12 @@ use crate::{
 ///
 /// # Cancel safety
 ///
-/// If a connection goes away, its server drops the call's future, and the `async` handler in it is dropped at its
-/// current `.await`; Inngest calls again.
+/// If a connection goes away, its server drops the call's future. An `async` handler in it is dropped at its current
+/// `.await`; a plain `fn` that has started runs to its end, perhaps beside the next attempt. Inngest calls again.
+///
+/// # Panics
+///
+/// Its future panics if it is not polled on a Tokio runtime with its timer enabled.
 #[derive(Clone)]
 pub struct Endpoint {
     inner: Arc<Inner>,
@@ -155,8 +159,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`SyncError`] if the serve origin is not known, or if Inngest can't be reached, refuses the key or
-    /// refuses the functions.
+    /// [`SyncError`], which is logged as well, if the serve origin or path is not known, or if Inngest can't be
+    /// reached, refuses the key or refuses the functions.
     ///
     /// # Panics
     ///
@@ -320,6 +324,10 @@ impl fmt::Debug for Endpoint {
 }
 
 /// The future of an [`Endpoint`] called as a service.
+///
+/// # Panics
+///
+/// As [`Endpoint`].
 ///
 /// # Cancel safety
 ///

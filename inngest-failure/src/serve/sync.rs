@@ -41,7 +41,7 @@ pub struct Synced {
 
 /// Why a sync came to nothing.
 ///
-/// Its `Display` has the fault and the remedy, its `source()` the cause where there is one; its `Debug`, so that an
+/// Its `Display` has the fault and, where there is one, the remedy, its `source()` the cause where there is one; its `Debug`, so that an
 /// `unwrap` reads well, has all of them.
 pub struct SyncError {
     error: ApiError,
