@@ -1,8 +1,11 @@
 //! Who is believed: in cloud mode only who signs, and what other SDKs were seen to get wrong.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,6 +15,11 @@ use serde_json::{Value, json};
 use tests::{
     Log, fixture,
     http::{KEY, OTHER_KEY, PATH, Server, call, header, json, signature, signed},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 use crate::{body, builder, cloud, dev};
@@ -179,6 +187,26 @@ async fn a_body_that_is_too_large_is_not_read() {
         message,
         "the body is larger than 1000 bytes; the endpoint's `body_limit` sets the limit"
     );
+    assert_eq!(server.send(signed(unsigned(), KEY)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let runs = Runs::default();
+    let endpoint =
+        cloud(dispatcher(&runs)).body_timeout(Duration::from_millis(10)).build().unwrap();
+    let server = Server::start(endpoint).await;
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: localhost\r\nx-inngest-signature: {}\r\ncontent-length: 2\r\n\r\n{{",
+        signature(KEY, b"{}", 0),
+    );
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1_000];
+    let read = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("the body did not come within 10ms"), "{answer}");
     assert_eq!(server.send(signed(unsigned(), KEY)).await.status(), 200);
 }
 
