@@ -2,16 +2,19 @@
 //! runs when a function, written in any language, has failed for good.
 //!
 //! ```standalone_crate
-//! use inngest_failure::{Dispatcher, Failure, HandlerError, on_failure};
+//! use inngest_failure::{Dispatcher, Failure, HandlerError, Step, on_failure};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Order { order_id: String }
 //!
 //! /// Undo a checkout that ran out of retries.
 //! #[on_failure(function = "checkout", retries = 5, timeout = "30s")]
-//! async fn undo_checkout(failure: Failure<Order>) -> Result<String, HandlerError> {
-//!     Ok(format!("{} undone: {}", failure.event.data.order_id, failure.error))
+//! async fn undo_checkout(failure: Failure<Order>, step: Step) -> Result<String, HandlerError> {
+//!     let key = failure.idempotency_key("refund");
+//!     let refund = step.run("refund", || refund(&key)).await?;
+//!     Ok(format!("{}: {}, {refund}", failure.event.data.order_id, failure.error))
 //! }
+//! # async fn refund(_key: &str) -> Result<String, HandlerError> { Ok("refunded".to_owned()) }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +22,7 @@
 //! #     "error":{"message":"card declined"},"event":{"data":{"order_id":"o1"}}}}"#;
 //! let dispatcher = Dispatcher::builder().app("shop").build()?;
 //! let report = dispatcher.dispatch_json(bytes).await?;
-//! assert_eq!(report.runs[0].result.as_ref().unwrap(), "o1 undone: card declined");
+//! assert_eq!(report.runs[0].result.as_ref().unwrap(), "o1: card declined, refunded");
 //! # Ok(())
 //! # }
 //! ```
@@ -35,6 +38,10 @@
 //!   its error becomes a [`HandlerError`], which says whether it is tried again.
 //! - **Selector.** Which failures a handler takes: those of one function, of a pattern with `*`, of
 //!   every function, or, as the `fallback`, those that no handler that names the function takes.
+//! - **Step.** With an argument of type [`Step`] a handler is tried again part by part: a step that has completed gives
+//!   its remembered result and does not run again. It runs at least once, so what must count once takes an
+//!   [idempotency key](Failure::idempotency_key). At an endpoint Inngest remembers steps, in process the dispatch does.
+//!   A handler without steps is tried again as a whole.
 //! - **Dispatcher.** [`Dispatcher`] collects the handlers, checks how they are wired, all at once, before
 //!   the first event, and runs each failure through every handler that takes it, each on its own.
 //! - **Endpoint.** [`Endpoint`][endpoint] makes the dispatcher's handlers an Inngest app of their own: the server
@@ -44,8 +51,6 @@
 //! - **Flow control.** `concurrency`, `throttle`, `rate_limit`, `priority` and `idempotency` in the attribute say how
 //!   many runs there may be and in which order. At an endpoint the server keeps these limits, in process the
 //!   dispatcher keeps [three of them](macro@on_failure#flow-control).
-//!
-//! A handler is tried again as a whole: this version has no durable steps.
 //!
 //! # What is never lost in silence
 //!
@@ -75,11 +80,13 @@
 //! | none, the default | handlers and the dispatcher, without HTTP |
 //! | `api` | [`Api`][api]: the keys, mode and origins of Inngest's API, and an HTTP client for it. Its TLS is rustls with `ring`, which needs a C compiler to build |
 //! | `serve` | [`Endpoint`][endpoint], and `api` with it |
+//! | `testing` | [`testing`][testing]: failure events and steps for tests of handlers, and a player of the server that calls them; `serve` with it |
 //!
 //! # Guides
 //!
 //! - [From `onFailure` in TypeScript or Python to Rust][from-on-failure]
 //! - [Deploying an endpoint][deploying]
+//! - [Testing handlers][testing-handlers]
 //!
 #![cfg_attr(feature = "api", doc = "[api]: Api")]
 #![cfg_attr(
@@ -98,6 +105,16 @@
 [deploying]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/deploying/index.html
 [from-on-failure]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/from_on_failure/index.html"
 )]
+#![cfg_attr(
+    feature = "testing",
+    doc = "[testing]: testing
+[testing-handlers]: guide::testing"
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "[testing]: https://docs.rs/inngest-failure/latest/inngest_failure/testing/index.html
+[testing-handlers]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/testing/index.html"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // What the attribute writes refers to `::inngest_failure`, also here.
@@ -108,7 +125,7 @@ pub mod __private;
 #[cfg(feature = "api")]
 #[cfg_attr(
     not(feature = "serve"),
-    expect(dead_code, unused_imports, reason = "only the endpoint calls the API")
+    expect(dead_code, unused_imports, reason = "most of it is for the endpoint")
 )]
 mod api;
 mod dispatcher;
@@ -122,13 +139,20 @@ pub mod guide {
     pub mod deploying {}
     #[doc = include_str!("../guides/from-on-failure.md")]
     pub mod from_on_failure {}
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../guides/testing.md")]
+    pub mod testing {}
 }
+mod panic;
 mod rate;
 mod registry;
 mod selector;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod step;
 mod suggest;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "api")]
 pub use self::api::{Api, ApiBuilder};
@@ -140,11 +164,12 @@ pub use self::{
     },
     error::{
         BuildError, HandlerError, Location, NonRetriable, ParseError, Problem, ResultExt,
-        RetryAfter,
+        RetryAfter, StepError,
     },
     event::{Failure, FailureError, FailureEvent, FailureKind, TriggerEvent, TriggerEvents},
     extract::{Context, FromFailure, MissingState, Needs, RunContext, State},
     rate::Rate,
     registry::{HandlerInfo, on_failure},
     selector::Trigger,
+    step::{Event, Invoke, Step, Wait},
 };

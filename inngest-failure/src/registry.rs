@@ -32,11 +32,11 @@ use crate::{
 /// | `cancelled` | also handle runs that were cancelled, as Inngest's own time-outs do; not beside `error`, for a cancelled run has none |
 /// | `id = ".."` | the handler's id, which a second handler of one function needs. Default: the composite id of the function and `-failure`; for a pattern, `*` or a fallback the Rust name in kebab case, which changes when the function is renamed |
 /// | `name = ".."` | the display name. Default: `<function> (failure)` |
-/// | `retries = 3` | attempts after the first one, 0 to 20. Default: 3 |
-/// | `timeout = "30s"` | how long one call may take, its extractors included, such as `500ms`, `30s`, `5m`, `2h45m`, `1d`. Default: any time |
+/// | `retries = 3` | attempts after the first one, 0 to 20: of each [step](crate::Step), and of the code outside of steps. Default: 3 |
+/// | `timeout = "30s"` | how long one call may take, its extractors included, such as `500ms`, `30s`, `5m`, `2h45m`, `1d`; a step's `sleep` does not count. Default: any time |
 /// | `concurrency = 10` | calls of this handler at once. Default: any number |
 /// | `throttle = "10/1m"` | at most so many runs in each period, which is `1s` to `7d`; a run above that waits. Default: any number |
-/// | `rate_limit = "1/5m"` | at most so many runs in each period, which is `1s` to `24h`; **a run above that is dropped**, so it is for messages, not for compensation. Default: any number |
+/// | `rate_limit = "1/5m"` | at most so many runs in each period, which is `1s` to `24h`; **a run above that is dropped**, so it is for messages, not for compensation, and not for handlers that take [`Step`](crate::Step). Default: any number |
 /// | `priority = 100` | by how many seconds the server puts this handler's runs ahead in its queue, -600 to 600. Default: 0 |
 /// | `idempotency = ".."` | a CEL expression, such as `event.data.event.data.order_id`: of the failures for which it has one value, **only the first in 24 hours is handled**. Default: each is |
 /// | `crate = path` | where the crate `inngest_failure` is, if it was renamed |
@@ -66,7 +66,7 @@ use crate::{
 /// - An `async fn` is dropped at its current `.await` when its time is over or its dispatch is
 ///   dropped. Its future is `Send`. The handlers of one failure take turns on one task, so one that
 ///   blocks its thread holds up the others: let it be a plain `fn`.
-/// - A plain `fn` runs on Tokio's blocking pool. It can't be stopped: once it has started it runs to
+/// - A plain `fn` runs on Tokio's blocking pool, and takes no [`Step`](crate::Step). It can't be stopped: once it has started it runs to
 ///   its end. When its time is over the attempt has failed, but the next one starts, and its
 ///   place under `concurrency` is free, only after it has returned.
 /// - It shares its name with a hidden type, so no type, trait or module beside it may have that name.
@@ -281,6 +281,12 @@ impl Registration {
         self
     }
 
+    fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        (self.needs)(&mut needs);
+        needs
+    }
+
     pub(crate) fn call(&self) -> Call {
         self.call
     }
@@ -352,6 +358,7 @@ pub struct HandlerInfo {
 #[derive(Debug)]
 pub(crate) struct Wired {
     pub(crate) registration: &'static Registration,
+    pub(crate) takes_steps: bool,
     pub(crate) selector: Selector,
     /// The failed function's app, if that is known.
     #[cfg(feature = "serve")]
@@ -390,7 +397,7 @@ pub(crate) fn wire(
     wired.sort_by_cached_key(key);
 
     for (registration, selector, _) in &wired {
-        check_state(registration, wiring.states, problems);
+        check_needs(registration, wiring.states, problems);
         check_function(registration, selector, wiring, problems);
     }
     check_ids(&wired, problems);
@@ -408,6 +415,7 @@ pub(crate) fn wire(
         .map(|(registration, selector, id)| {
             let info = registration.info(&id, &selector, &naming);
             Wired {
+                takes_steps: registration.needs().has_steps(),
                 registration,
                 selector,
                 #[cfg(feature = "serve")]
@@ -440,9 +448,21 @@ impl Registration {
     }
 }
 
-fn check_state(registration: &Registration, states: &States, problems: &mut Vec<Problem>) {
-    let mut needs = Needs::default();
-    (registration.needs)(&mut needs);
+/// Whether what the handler takes is to be had.
+fn check_needs(registration: &Registration, states: &States, problems: &mut Vec<Problem>) {
+    let needs = registration.needs();
+    if needs.has_steps() && matches!(registration.call, Call::Blocking(_)) {
+        problems.push(registration.problem(
+            "it takes `Step` but is a plain `fn`, which can't await one".to_owned(),
+            "make it an `async fn`".to_owned(),
+        ));
+    }
+    if needs.has_steps() && registration.rate_limit.is_some() {
+        problems.push(registration.problem(
+            "it takes `Step` and has a `rate_limit`, which drops runs, and with them the compensation".to_owned(),
+            "limit it with `throttle`, which lets runs wait".to_owned(),
+        ));
+    }
     for missing in needs.missing(states) {
         problems.push(registration.problem(
             format!("it needs state of type `{missing}`, and the dispatcher has none"),

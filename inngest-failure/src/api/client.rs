@@ -25,14 +25,16 @@ use super::{Api, Mode, SDK};
 use crate::{
     __private::BoxFuture,
     dispatcher::shown,
-    error::{BoxError, chain},
+    error::{BoxError, NonRetriable, chain},
+    step::Event,
 };
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The largest answer that is read: as large as Inngest allows a whole call.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The largest answer that is read. What is too large for a call is fetched, and the state of a run may have 32 MB,
+/// as Inngest's documentation has it.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// An HTTP client of any kind.
 #[derive(Clone)]
@@ -119,13 +121,23 @@ where
     let (parts, body) = response.into_parts();
     let body = match read_bounded(body, MAX_ANSWER_BYTES).await {
         Ok(body) => body,
-        Err(ReadError::TooLarge) => {
-            return Err(format!("the answer is larger than {MAX_ANSWER_BYTES} bytes").into());
-        }
+        Err(ReadError::TooLarge) => return Err(AnswerTooLarge.into()),
         Err(ReadError::Broken(error)) => return Err(error),
     };
     Ok(Response::from_parts(parts, body))
 }
+
+/// An answer that is larger than any that is read.
+#[derive(Debug)]
+struct AnswerTooLarge;
+
+impl fmt::Display for AnswerTooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is larger than {MAX_ANSWER_BYTES} bytes")
+    }
+}
+
+impl Error for AnswerTooLarge {}
 
 /// Why a body could not be read.
 pub(crate) enum ReadError {
@@ -199,26 +211,7 @@ impl Api {
                 .body(body.clone())
                 .map_err(|error| ApiError::new(format!("can't ask Inngest for `{url}`"), error))?;
 
-            let exchange = self.inner.client.exchange.exchange(request);
-            let answer = match tokio::time::timeout(TIMEOUT, exchange).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => {
-                    let message = format!(
-                        "can't reach Inngest at `{}`; {}",
-                        self.inner.api_origin,
-                        self.remedy()
-                    );
-                    return Err(ApiError::new(message, error));
-                }
-                Err(_) => {
-                    let message = format!(
-                        "Inngest at `{}` did not answer within {} seconds",
-                        self.inner.api_origin,
-                        TIMEOUT.as_secs(),
-                    );
-                    return Err(ApiError::of_message(message));
-                }
-            };
+            let answer = self.exchange(&self.inner.api_origin, request).await?;
             let is_refused =
                 matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             match keys.next().filter(|_| is_refused) {
@@ -228,29 +221,34 @@ impl Api {
         }
     }
 
+    async fn exchange(&self, origin: &str, request: Request<Bytes>) -> Result<Answer, ApiError> {
+        let exchange = self.inner.client.exchange.exchange(request);
+        match tokio::time::timeout(TIMEOUT, exchange).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let message = match error.is::<AnswerTooLarge>() {
+                    true => format!("what Inngest at `{origin}` answered is of no use"),
+                    false => format!("can't reach Inngest at `{origin}`; {}", self.remedy()),
+                };
+                Err(ApiError::new(message, error))
+            }
+            Err(_) => {
+                let seconds = TIMEOUT.as_secs();
+                let message =
+                    format!("Inngest at `{origin}` did not answer within {seconds} seconds");
+                Err(ApiError::of_message(message))
+            }
+        }
+    }
+
     /// The first of the events that started a run: all that there is, for a run that is not a batch.
     pub(crate) async fn first_event(&self, run_id: &str) -> Result<String, ApiError> {
         #[derive(Deserialize)]
         struct Events<'a>(#[serde(borrow)] Vec<&'a RawValue>);
         let what = format!("the events of run `{}`", shown(run_id));
-        // It becomes a part of a path.
-        if run_id.is_empty()
-            || !run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        {
-            return Err(ApiError::of_message(format!(
-                "{what} can't be asked for: that is no run's id"
-            )));
-        }
-        let path = format!("/v0/runs/{run_id}/batch");
-        let answer = self.request(Method::GET, &path, &[], Bytes::new()).await?;
+        let answer = self.of_run(run_id, "events", "batch").await?;
         let origin = &self.inner.api_origin;
-        if !answer.status().is_success() {
-            let status = answer.status();
-            return Err(ApiError::of_message(format!(
-                "Inngest at `{origin}` does not give {what}: {status}"
-            )));
-        }
-        let events: Events<'_> = serde_json::from_slice(answer.body()).map_err(|error| {
+        let events: Events<'_> = serde_json::from_slice(&answer).map_err(|error| {
             // Its text may repeat the answer.
             let error = format!("at line {} column {}", error.line(), error.column());
             ApiError::new(
@@ -262,6 +260,95 @@ impl Api {
             ApiError::of_message(format!("Inngest at `{origin}` says that {what} are none"))
         })?;
         Ok(first.get().to_owned())
+    }
+
+    /// A part of what Inngest has of a run.
+    async fn of_run(&self, run_id: &str, what: &str, path: &str) -> Result<Bytes, ApiError> {
+        let what = format!("the {what} of run `{}`", shown(run_id));
+        // It becomes a part of a path.
+        if run_id.is_empty()
+            || !run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return Err(ApiError::of_message(format!(
+                "{what} can't be asked for: that is no run's id"
+            )));
+        }
+        let path = format!("/v0/runs/{run_id}/{path}");
+        let answer = self.request(Method::GET, &path, &[], Bytes::new()).await?;
+        if !answer.status().is_success() {
+            let (origin, status) = (&self.inner.api_origin, answer.status());
+            return Err(ApiError::of_message(format!(
+                "Inngest at `{origin}` does not give {what}: {status}"
+            )));
+        }
+        Ok(answer.into_body())
+    }
+
+    /// What Inngest remembers of a run's steps: a JSON object.
+    pub(crate) async fn steps(&self, run_id: &str) -> Result<Bytes, ApiError> {
+        self.of_run(run_id, "steps", "actions").await
+    }
+
+    /// Sends events, and returns their ids.
+    pub(crate) async fn send_events(&self, events: &[Event]) -> Result<Vec<String>, ApiError> {
+        #[derive(Deserialize)]
+        struct Sent {
+            ids: Vec<String>,
+        }
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let key = match (&self.inner.event_key, self.inner.mode) {
+            (Some(key), _) => key.secret(),
+            // Any will do.
+            (None, Mode::Dev) => "dev",
+            (None, Mode::Cloud) => {
+                let message = "there is no event key to send events with; set `INNGEST_EVENT_KEY` to the key that the \
+                               dashboard shows";
+                return Err(ApiError::new("no event was sent", NonRetriable::new(message)));
+            }
+        };
+        let body = serde_json::to_vec(events)
+            .map_err(|error| ApiError::new("no event was sent", NonRetriable::new(error)))?;
+        let origin = &self.inner.event_api_origin;
+        let mut request = Request::builder()
+            .method(Method::POST)
+            // What has the key in it is shown to nobody.
+            .uri(format!("{origin}/e/{key}"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, SDK)
+            .header("x-inngest-sdk", SDK);
+        if let Some(env) = &self.inner.env {
+            request = request.header("x-inngest-env", env);
+        }
+        let request = request.body(Bytes::from(body)).map_err(|_| {
+            ApiError::of_message(format!("the event key can't be a part of a URL at `{origin}`"))
+        })?;
+        let answer = self.exchange(origin, request).await.map_err(|error| {
+            // A client of the user's may name the URL.
+            ApiError::of_message(self.redact(&error.chain()))
+        })?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            let remedy = match status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    "; is `INNGEST_EVENT_KEY` right?"
+                }
+                _ => "",
+            };
+            return Err(ApiError::of_message(format!(
+                "Inngest at `{origin}` has not taken the event: {status}{remedy}"
+            )));
+        }
+        let sent: Sent = serde_json::from_slice(answer.body()).map_err(|error| {
+            // Its text may repeat the answer.
+            let error = format!("at line {} column {}", error.line(), error.column());
+            ApiError::new(
+                format!("what Inngest at `{origin}` says of the sent event has no ids"),
+                error,
+            )
+        })?;
+        Ok(sent.ids)
     }
 
     fn remedy(&self) -> &'static str {

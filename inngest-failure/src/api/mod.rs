@@ -24,7 +24,7 @@ use crate::error::BuildError;
 /// |---|---|
 /// | `INNGEST_SIGNING_KEY` | verifies what Inngest sends, and authorises what is sent to Inngest |
 /// | `INNGEST_SIGNING_KEY_FALLBACK` | a second one, tried when the first does not fit: for the time of a rotation |
-/// | `INNGEST_EVENT_KEY` | would send events; this version sends none |
+/// | `INNGEST_EVENT_KEY` | sends events: `step.send_event`. In dev mode any value serves, and none does too |
 /// | `INNGEST_DEV` | `1` or `true`: dev mode, at `http://localhost:8288`; a URL: dev mode there; `0` or `false`: cloud mode, the default |
 /// | `INNGEST_ENV` | the environment, such as a branch's |
 /// | `INNGEST_BASE_URL` | where the API and the event API are: for a self-hosted server |

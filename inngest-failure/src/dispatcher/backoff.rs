@@ -54,8 +54,13 @@ impl Backoff {
         self
     }
 
-    /// The waits before the second attempt, the third, and so on.
-    pub(super) fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+    /// How long to wait after so many failures, one at least.
+    pub(super) fn wait(&self, failures: u32) -> Duration {
+        self.waits().nth(failures.saturating_sub(1) as usize).unwrap_or(self.max)
+    }
+
+    /// The waits after the first failure, the second, and so on.
+    fn waits(&self) -> impl Iterator<Item = Duration> + Send + use<> {
         ExponentialBuilder::new()
             .with_min_delay(self.first.min(self.max))
             .with_max_delay(self.max)

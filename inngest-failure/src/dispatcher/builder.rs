@@ -2,12 +2,13 @@
 
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc};
 
-use super::{Backoff, Dispatcher, Inner, hint::Hints, panic, run};
+use super::{Backoff, Dispatcher, Inner, hint::Hints, run};
 #[cfg(feature = "api")]
 use crate::api::Api;
 use crate::{
     error::{BuildError, Problem},
     extract::States,
+    panic,
     registry::{Entry, Registration, Wiring, wire},
     selector::{Index, Selector},
 };
@@ -101,13 +102,14 @@ impl DispatcherBuilder {
         self
     }
 
-    /// How long to wait before a handler is tried again.
+    /// How long to wait before a handler is tried again, for itself or for one of its steps.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// The keys, mode and origins for an `Endpoint` of this dispatcher. The dispatcher itself does not call the API.
+    /// The keys, mode and origins of Inngest's API: for events that handlers send in process, and for an `Endpoint`
+    /// of this dispatcher.
     #[cfg(feature = "api")]
     pub fn api(mut self, api: Api) -> Self {
         self.api = Some(api);
@@ -123,7 +125,8 @@ impl DispatcherBuilder {
     ///
     /// [`BuildError`] with every problem at once: two handlers with one id, missing state, state
     /// given twice, a handler for none of the known functions, a `function` that begins with its own
-    /// app's id, a blank `app`, no handlers at all.
+    /// app's id, a blank `app`, a plain `fn` that takes [`Step`](crate::Step), a `rate_limit` beside one, no handlers
+    /// at all.
     ///
     /// # Panics
     ///
@@ -164,15 +167,17 @@ impl DispatcherBuilder {
         let infos = wired.into_iter().map(|wired| wired.info).collect();
         Ok(Dispatcher {
             inner: Arc::new(Inner {
-                #[cfg(feature = "api")]
-                api: self.api,
                 #[cfg(feature = "serve")]
                 apps,
                 index: Index::new(selectors),
                 handlers,
                 infos,
                 hints: Hints::default(),
-                backoff: self.backoff,
+                tools: run::Tools {
+                    backoff: self.backoff,
+                    #[cfg(feature = "api")]
+                    api: self.api,
+                },
             }),
         })
     }

@@ -4,7 +4,6 @@ mod backoff;
 mod builder;
 mod hint;
 mod limits;
-mod panic;
 mod report;
 mod run;
 mod service;
@@ -14,6 +13,8 @@ use std::{fmt, sync::Arc};
 use futures_util::{StreamExt, stream::FuturesOrdered};
 
 use self::hint::Hints;
+#[cfg(feature = "serve")]
+pub(crate) use self::run::{Called, Look};
 pub use self::{
     backoff::Backoff,
     builder::DispatcherBuilder,
@@ -21,12 +22,9 @@ pub use self::{
     service::DispatchFuture,
 };
 #[cfg(feature = "serve")]
-pub(crate) use self::{
-    panic::{catch, drop_caught},
-    run::{Look, outcome},
-};
-#[cfg(feature = "api")]
 use crate::api::Api;
+#[cfg(feature = "serve")]
+use crate::step::Pass;
 use crate::{
     error::ParseError,
     event::FailureEvent,
@@ -39,7 +37,8 @@ use crate::{
 /// It is made by a [builder](Self::builder), which checks all handlers; a clone is the same
 /// dispatcher. One event runs through every handler that takes it, concurrently, each on its own:
 /// an error, a panic or a time-out of one never touches another. A handler that fails is tried
-/// again, up to its `retries`, after a [`Backoff`].
+/// again, up to its `retries`, after a [`Backoff`]; of one with [`Step`](crate::Step)s, each step and the code outside
+/// of steps has these retries to itself.
 ///
 /// It is a `tower::Service<FailureEvent>` as well.
 ///
@@ -89,13 +88,7 @@ struct Inner {
     handlers: Vec<run::Handler>,
     infos: Vec<HandlerInfo>,
     hints: Hints,
-    backoff: Backoff,
-    #[cfg(feature = "api")]
-    #[cfg_attr(
-        not(feature = "serve"),
-        expect(dead_code, reason = "only the endpoint calls the API")
-    )]
-    api: Option<Api>,
+    tools: run::Tools,
     /// What the serving of these handlers has to know of the failed functions' apps.
     #[cfg(feature = "serve")]
     apps: Apps,
@@ -160,7 +153,7 @@ impl Dispatcher {
         }
         let function_id = event.function_id().to_owned();
         let run_id = event.run_id().to_owned();
-        let run = |i: usize, event| inner.handlers[i].run(event, &inner.backoff, &span);
+        let run = |i: usize, event| inner.handlers[i].run(event, &inner.tools, &span);
         let runs = match selection.handlers.as_slice() {
             &[only] => vec![run(only, event).await],
             several => {
@@ -201,14 +194,21 @@ impl Dispatcher {
         event: FailureEvent,
         attempt: u32,
         max_attempts: Option<u32>,
-    ) -> Result<serde_json::Value, RunError> {
-        self.inner.handlers[handler].call(event, attempt, max_attempts).await
+        pass: Option<Arc<Pass>>,
+    ) -> Called {
+        self.inner.handlers[handler].call(event, attempt, max_attempts, pass).await
+    }
+
+    /// Whether the handler takes steps.
+    #[cfg(feature = "serve")]
+    pub(crate) fn takes_steps(&self, handler: usize) -> bool {
+        self.inner.handlers[handler].takes_steps()
     }
 
     /// The API that the dispatcher was given.
     #[cfg(feature = "serve")]
     pub(crate) fn api(&self) -> Option<&Api> {
-        self.inner.api.as_ref()
+        self.inner.tools.api.as_ref()
     }
 
     /// Whether some handler is for failures of this app, as far as is known: why, if so.

@@ -4,7 +4,11 @@ use std::{fmt, time::Duration};
 
 use serde_json::Value;
 
-use crate::error::{HandlerError, ParseError};
+use crate::{
+    error::{HandlerError, ParseError},
+    event::FailureError,
+    panic::{Panic, catch},
+};
 
 /// What became of one failure event: a run for each handler that took it.
 #[derive(Debug)]
@@ -84,3 +88,27 @@ impl fmt::Display for RunError {
 }
 
 impl std::error::Error for RunError {}
+
+impl RunError {
+    /// The error as Inngest has it. It may be the user's own, so that to look at it may panic.
+    #[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only an endpoint answers"))]
+    pub(crate) fn describe(&self) -> FailureError {
+        let look = || match self {
+            Self::Failed(error) => error.describe(),
+            Self::Panicked { message, location } => {
+                Panic { message: message.clone(), location: location.clone() }.describe()
+            }
+            Self::Payload(error) => FailureError::own("ParseError", error.to_string()),
+            Self::TimedOut => {
+                FailureError::own("TimedOut", "the handler took longer than its `timeout`")
+            }
+            Self::RateLimited => FailureError::own("RateLimited", self.to_string()),
+        };
+        catch(look).unwrap_or_else(|Panic { message, location }| {
+            let message = format!("an error that panicked when it was looked at: {message}");
+            let mut error = FailureError::own("Error", message);
+            error.stack = Some(format!("panicked at {location}"));
+            error
+        })
+    }
+}

@@ -9,17 +9,19 @@ use serde_json::Value;
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant as Deadline};
 use tracing::{Instrument, Span, field::Empty};
 
-use super::{
-    Backoff, HandlerRun, RunError,
-    limits::Limits,
-    panic::{self, Caught, Panic, catch},
-};
+use super::{Backoff, HandlerRun, RunError, limits::Limits};
+#[cfg(feature = "api")]
+use crate::api::Api;
+#[cfg(feature = "serve")]
+use crate::step::Report;
 use crate::{
     __private::BoxFuture,
     error::{HandlerError, ParseError},
     event::FailureEvent,
     extract::{Context, HandlerContext, States},
+    panic::{self, Caught, Panic, catch},
     registry::{BlockingCall, Call, CallError, Wired},
+    step::{Driven, Ended, Failing, Memory, Pass, drive},
 };
 
 /// A handler that is ready to run.
@@ -27,6 +29,7 @@ use crate::{
 pub(super) struct Handler {
     context: Arc<HandlerContext>,
     call: Call,
+    takes_steps: bool,
     retries: u32,
     timeout: Option<Duration>,
     limits: Limits,
@@ -42,6 +45,7 @@ impl Handler {
         Self {
             context: Arc::new(context),
             call: wired.registration.call(),
+            takes_steps: wired.takes_steps,
             retries: wired.info.retries,
             timeout: wired.info.timeout,
             limits: Limits::new(&wired.info),
@@ -52,7 +56,7 @@ impl Handler {
     pub(super) async fn run(
         &self,
         event: FailureEvent,
-        backoff: &Backoff,
+        tools: &Tools,
         dispatch: &Span,
     ) -> HandlerRun {
         let span = tracing::error_span!(
@@ -67,7 +71,7 @@ impl Handler {
         let mut cx = Context::new(event, Arc::clone(&self.context));
         let mut unfinished = Unfinished { span: &span, ended: false };
         let (result, attempts) =
-            self.attempts(&mut cx, backoff, &span).instrument(span.clone()).await;
+            self.attempts(&mut cx, tools, &span).instrument(span.clone()).await;
         unfinished.ended = true;
         span.record("outcome", outcome(&result));
         HandlerRun {
@@ -78,8 +82,14 @@ impl Handler {
         }
     }
 
-    /// Makes one attempt, counted by whoever calls, inside the current span. Retries and limits are that
-    /// one's too.
+    /// Whether the handler takes steps.
+    #[cfg(feature = "serve")]
+    pub(super) fn takes_steps(&self) -> bool {
+        self.takes_steps
+    }
+
+    /// Makes one attempt, counted by whoever calls, inside the current span. Retries, limits and what is remembered of
+    /// steps are that one's too.
     ///
     /// A plain `fn` whose time is over is waited for: the next attempt must not run beside it.
     #[cfg(feature = "serve")]
@@ -88,7 +98,8 @@ impl Handler {
         event: FailureEvent,
         attempt: u32,
         max_attempts: Option<u32>,
-    ) -> Result<Value, RunError> {
+        pass: Option<Arc<Pass>>,
+    ) -> Called {
         let span = Span::current();
         let mut unfinished = Unfinished { span: &span, ended: false };
         let mut cx = Context::new(event, Arc::clone(&self.context));
@@ -96,71 +107,222 @@ impl Handler {
         if let Some(max_attempts) = max_attempts {
             cx.set_max_attempts(max_attempts);
         }
-        let (result, still_running) = self.attempt(&cx, None).await;
-        if let Some(running) = still_running {
+        if let Some(pass) = pass {
+            cx.set_pass(pass);
+        }
+        let attempted = self.attempt(&cx, None).await;
+        if let Some(running) = attempted.still_running {
             running.end().await;
         }
         unfinished.ended = true;
-        span.record("outcome", outcome(&result));
-        result
+        let called = match (attempted.end, attempted.pass) {
+            // What has become of a step is reported first: a side effect is to be remembered.
+            (_, Some(Ended::Remote { report: Some(report), .. })) => Called::Reported(report),
+            (End::Returned(Ok(_)), Some(Ended::Remote { not_found: Some(report), .. })) => {
+                Called::Reported(report)
+            }
+            (End::Returned(result), pass) => {
+                if let Some(Ended::Remote { unmet: unmet @ 1.., .. }) = pass {
+                    tracing::warn!(
+                        unmet,
+                        "the handler returned without coming to all steps that are remembered of its run: it was \
+                         changed, or its steps depend on more than the failure and each other's results",
+                    );
+                }
+                Called::Returned(result)
+            }
+            (End::TimedOut { .. } | End::Stopped, _) => Called::Returned(Err(RunError::TimedOut)),
+        };
+        span.record("outcome", called.outcome());
+        called
     }
 
     async fn attempts(
         &self,
         cx: &mut Context,
-        backoff: &Backoff,
+        tools: &Tools,
         span: &Span,
     ) -> (Result<Value, RunError>, u32) {
         if !self.limits.admit().await {
             tracing::warn!("handler did not run: its `rate_limit` is used up");
             return (Err(RunError::RateLimited), 0);
         }
-        let mut waits = None;
-        let mut attempt = 0;
+        let mut memory = Memory::default();
+        // How often what is tried again has failed: a step, or the code outside of steps since the last one.
+        let mut failures = 0;
+        let mut failures_outside = 0;
+        let mut attempts = 0;
         loop {
-            cx.set_attempt(attempt);
-            span.record("attempt", attempt);
+            cx.set_attempt(failures);
+            span.record("attempt", failures);
+            if self.takes_steps {
+                cx.set_pass(Pass::local(
+                    memory,
+                    self.retries,
+                    #[cfg(feature = "api")]
+                    tools.api.clone(),
+                ));
+            }
             let permit = self.limits.permit().await;
-            let (result, still_running) = self.attempt(cx, permit).await;
-            let attempts = attempt + 1;
-            let error = match result {
-                Ok(value) => {
-                    tracing::debug!(attempt, "handler succeeded");
+            let Attempted { end, pass, still_running } = self.attempt(cx, permit).await;
+            attempts += 1;
+            let failing;
+            (memory, failing) = match pass {
+                Some(Ended::Local { memory, has_remembered, failing }) => {
+                    if has_remembered {
+                        failures_outside = 0;
+                    }
+                    (memory, failing)
+                }
+                _ => (Memory::default(), None),
+            };
+            let wait = match (end, failing) {
+                (End::Returned(Ok(value)), _) => {
+                    tracing::debug!(attempt = failures, "handler succeeded");
                     return (Ok(value), attempts);
                 }
-                Err(error) => error,
+                (End::Stopped | End::TimedOut { .. }, Some(failing)) => {
+                    failures = failing.failures;
+                    let wait = failing.delay.unwrap_or_else(|| tools.backoff.wait(failures));
+                    let Failing { step_id, error, .. } = failing;
+                    tracing::warn!(
+                        step = step_id,
+                        attempt = failures - 1,
+                        error = error.message,
+                        ?wait,
+                        "step failed, will be tried again",
+                    );
+                    wait
+                }
+                (End::TimedOut { in_step: true }, None) => {
+                    // The step has failed for good: it is for the handler to see.
+                    failures = 0;
+                    Duration::ZERO
+                }
+                (end, _) => {
+                    let error = end.into_error();
+                    let Look { message, is_retriable, delay } = Look::at(&error);
+                    if failures_outside >= self.retries || !is_retriable {
+                        tracing::error!(
+                            attempt = failures_outside,
+                            attempts,
+                            error = message,
+                            "handler failed for good"
+                        );
+                        return (Err(error), attempts);
+                    }
+                    failures_outside += 1;
+                    let wait = delay.unwrap_or_else(|| tools.backoff.wait(failures_outside));
+                    tracing::warn!(
+                        attempt = failures_outside - 1,
+                        error = message,
+                        ?wait,
+                        "handler failed, will be tried again"
+                    );
+                    failures = failures_outside;
+                    panic::drop_caught(error);
+                    wait
+                }
             };
-            let Look { message, is_retriable, delay } = Look::at(&error);
-            if attempt >= self.retries || !is_retriable {
-                tracing::error!(attempt, attempts, error = message, "handler failed for good");
-                return (Err(error), attempts);
-            }
-            let waits = waits.get_or_insert_with(|| backoff.waits());
-            let wait = delay.or_else(|| waits.next()).unwrap_or_default();
-            tracing::warn!(attempt, error = message, ?wait, "handler failed, will be tried again");
-            panic::drop_caught(error);
             tokio::time::sleep(wait).await;
             if let Some(running) = still_running {
                 running.end().await;
             }
-            attempt += 1;
         }
     }
 
     /// Calls the handler once. A plain `fn` may still run when its time is over.
-    async fn attempt(
-        &self,
-        cx: &Context,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> (Result<Value, RunError>, Option<Running>) {
-        let deadline = self.timeout.and_then(|timeout| Deadline::now().checked_add(timeout));
+    async fn attempt(&self, cx: &Context, permit: Option<OwnedSemaphorePermit>) -> Attempted {
         match self.call {
             Call::Async(call) => {
-                let result = within(deadline, || Caught::new(call(cx))).await;
+                let future = Caught::new(call(cx));
+                // The larger future is boxed, for handlers without steps would be the slower for it.
+                let (driven, pass) = match cx.pass() {
+                    Some(pass) => {
+                        let (driven, ended) = Box::pin(drive(pass, future, self.timeout)).await;
+                        (driven, Some(ended))
+                    }
+                    None => match within(self.deadline(), || future).await {
+                        Some(result) => (Driven::Returned(result), None),
+                        None => (Driven::TimedOut { in_step: false }, None),
+                    },
+                };
                 drop(permit);
-                (flatten(result), None)
+                Attempted { end: driven.into(), pass, still_running: None }
             }
-            Call::Blocking(call) => blocking(call, cx, deadline, permit).await,
+            Call::Blocking(call) => {
+                let (result, still_running) = blocking(call, cx, self.deadline(), permit).await;
+                Attempted { end: End::Returned(result), pass: None, still_running }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.timeout.and_then(|timeout| Deadline::now().checked_add(timeout))
+    }
+}
+
+/// What handlers run with, beside their own settings.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) backoff: Backoff,
+    #[cfg(feature = "api")]
+    pub(super) api: Option<Api>,
+}
+
+/// One attempt.
+struct Attempted {
+    end: End,
+    /// What is left of its steps.
+    pass: Option<Ended>,
+    still_running: Option<Running>,
+}
+
+/// How an attempt ended.
+enum End {
+    Returned(Result<Value, RunError>),
+    /// One of its steps has ended it.
+    Stopped,
+    TimedOut {
+        in_step: bool,
+    },
+}
+
+impl End {
+    /// The error of an attempt that was no success, and that no step has ended.
+    fn into_error(self) -> RunError {
+        match self {
+            Self::Returned(Err(error)) => error,
+            Self::Returned(Ok(_)) | Self::Stopped | Self::TimedOut { .. } => RunError::TimedOut,
+        }
+    }
+}
+
+impl From<Driven<Result<Result<Value, CallError>, Panic>>> for End {
+    fn from(driven: Driven<Result<Result<Value, CallError>, Panic>>) -> Self {
+        match driven {
+            Driven::Returned(result) => Self::Returned(flatten(Some(result))),
+            Driven::Stopped => Self::Stopped,
+            Driven::TimedOut { in_step } => Self::TimedOut { in_step },
+        }
+    }
+}
+
+/// What a call of the endpoint has come to.
+#[cfg(feature = "serve")]
+pub(crate) enum Called {
+    Returned(Result<Value, RunError>),
+    /// There is something to report of its steps.
+    Reported(Report),
+}
+
+#[cfg(feature = "serve")]
+impl Called {
+    /// In one word, for the log.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Returned(result) => outcome(result),
+            Self::Reported(report) => report.outcome,
         }
     }
 }

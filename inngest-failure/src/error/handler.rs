@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, time::Duration};
 
 use super::BoxError;
+use crate::event::FailureError;
 
 /// What a handler fails with.
 ///
@@ -77,10 +78,25 @@ impl HandlerError {
         Chain(&*self.error)
     }
 
-    /// The messages of the chain, outermost first.
-    #[cfg(feature = "serve")]
-    pub(crate) fn messages(&self) -> impl Iterator<Item = String> + '_ {
-        told(&*self.error).map(ToString::to_string)
+    /// The error as Inngest has it: name, message, stack, and the causes. A step's error in the chain is what it was
+    /// in the step.
+    pub(crate) fn describe(&self) -> FailureError {
+        let mut described = Vec::new();
+        let mut innermost = None;
+        for error in told(&*self.error) {
+            if let Some(of_step) = of_step(error) {
+                innermost = Some(of_step.clone());
+                break;
+            }
+            described.push(error.to_string());
+        }
+        let wrap = |cause: Option<FailureError>, message| {
+            let mut error = FailureError::own("Error", message);
+            error.cause = cause.map(Box::new);
+            Some(error)
+        };
+        let outermost = described.into_iter().rev().fold(innermost, wrap);
+        outermost.unwrap_or_else(|| FailureError::own("Error", ""))
     }
 
     /// The outermost meaning in the chain of causes.
@@ -160,6 +176,11 @@ fn told<'a>(
     outermost: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     errors(outermost).filter(|error| !error.is::<Meaning>())
+}
+
+/// The error of a step that this one is, also where its own type is hidden.
+fn of_step<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a FailureError> {
+    error.source()?.downcast_ref::<Meaning>()?.inner.downcast_ref()
 }
 
 /// What is to happen next.

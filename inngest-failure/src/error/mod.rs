@@ -3,11 +3,13 @@
 mod build;
 mod handler;
 mod parse;
+mod step;
 
 pub use self::{
     build::{BuildError, Location, Problem},
     handler::{HandlerError, NonRetriable, ResultExt, RetryAfter},
     parse::ParseError,
+    step::StepError,
 };
 
 #[cfg(feature = "api")]

@@ -68,6 +68,19 @@ impl ParseError {
         Self::new(path, expected, message)
     }
 
+    /// What is remembered of a step is not a `T`.
+    pub(crate) fn step<T>(id: &str, error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let path = join("", error.path());
+        let expected = type_name::<T>();
+        let place = if path.is_empty() { String::new() } else { format!("at `{path}`: ") };
+        let message = format!(
+            "what step `{id}` has returned does not fit `{expected}`: {place}{}; let the type take what it writes, and \
+             what it wrote before it was changed",
+            fault(error.inner()),
+        );
+        Self::new(path, expected, message)
+    }
+
     /// The SDK's fields of the error are not a `D`.
     pub(crate) fn details<D>(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
         let path = join("", error.path());
@@ -94,6 +107,13 @@ impl ParseError {
     #[cfg(feature = "serve")]
     pub(crate) fn call(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
         Self::misshapen(error, "a call of Inngest")
+    }
+
+    /// The steps of a call are none.
+    #[cfg(feature = "serve")]
+    pub(crate) fn steps(error: &serde_json::Error) -> Self {
+        let message = format!("not a call of Inngest: at `steps`: {}", fault(error));
+        Self::new("steps", "an object of memoised steps", message)
     }
 
     fn misshapen(error: &serde_path_to_error::Error<serde_json::Error>, expected: &str) -> Self {

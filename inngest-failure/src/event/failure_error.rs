@@ -73,8 +73,10 @@ enum Origin {
     Event(FailureEvent),
     /// In the object at this place of the failure event's text.
     Cause(FailureEvent, Range<usize>),
-    /// In the object at this place of a text of its own, the form of 2023.
+    /// In the object at this place of a text of its own: the form of 2023, a step's error.
     Body(Arc<str>, Range<usize>),
+    /// Nowhere: the error is this program's.
+    Own,
 }
 
 impl FailureError {
@@ -132,6 +134,7 @@ impl FailureError {
         match &self.origin {
             Origin::Cause(event, place) => vec![&event.inner.text[place.clone()]],
             Origin::Body(text, place) => vec![&text[place.clone()]],
+            Origin::Own => Vec::new(),
             Origin::Event(event) => {
                 let text = &event.inner.text;
                 let result = event.inner.error.result.clone().map(|place| &text[place]);
@@ -139,6 +142,18 @@ impl FailureError {
                 let error = error.and_then(|event| event.data.error).map(RawValue::get);
                 result.into_iter().chain(error).collect()
             }
+        }
+    }
+
+    /// An error of this program.
+    pub(crate) fn own(name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            message: message.into(),
+            stack: None,
+            cause: None,
+            origin: Origin::Own,
+            code: OnceLock::new(),
         }
     }
 
@@ -199,8 +214,8 @@ impl FailureError {
         }
     }
 
-    /// The form of 2023: the JSON text of the SDK's error in `body`.
-    fn from_body(body: &str) -> Self {
+    /// The JSON text of an SDK's error: the form of 2023, or a step's error.
+    pub(crate) fn from_body(body: &str) -> Self {
         let seen = see_through(body, 0);
         let text: Arc<str> = body.into();
         let wire: Option<WireError<'_>> = serde_json::from_str(&text).ok();

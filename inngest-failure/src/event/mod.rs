@@ -3,6 +3,8 @@
 #[cfg(feature = "serve")]
 mod call;
 mod envelope;
+#[cfg(feature = "serve")]
+mod error_body;
 mod failure_error;
 mod text;
 mod trigger;
@@ -16,12 +18,15 @@ use std::{
 };
 
 #[cfg(feature = "serve")]
+use std::ops::Range;
+
+#[cfg(feature = "serve")]
 use bytestring::ByteString;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 #[cfg(feature = "serve")]
-pub(crate) use self::call::call_from_str;
+pub(crate) use self::{call::call_from_str, error_body::ErrorBody, text::place};
 pub use self::{
     failure_error::FailureError,
     trigger::{TriggerEvent, TriggerEvents},
@@ -242,12 +247,16 @@ impl FailureEvent {
         })
     }
 
-    /// Reads the failure event in the body of a call, in one pass and without a copy, and its `ctx`. What follows
-    /// them is left unread. `None` if one of the two has another shape than nearly every one has.
+    /// Reads the failure event in the body of a call, in one pass and without a copy, its `ctx`, and where its steps
+    /// are, if they are asked for. What follows them is left unread. `None` if one of them has another shape than nearly
+    /// every one has.
     #[cfg(feature = "serve")]
-    pub(crate) fn from_call<C: DeserializeOwned>(body: &ByteString) -> Option<(Self, C)> {
-        let (inner, ctx) = call::read_call(body)?;
-        Some((Self { inner }, ctx))
+    pub(crate) fn from_call<C: DeserializeOwned>(
+        body: &ByteString,
+        with_steps: bool,
+    ) -> Option<(Self, C, Option<Range<usize>>)> {
+        let (inner, ctx, steps) = call::read_call(body, with_steps)?;
+        Some((Self { inner }, ctx, steps))
     }
 
     /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held against.

@@ -57,7 +57,7 @@ impl Placed {
 }
 
 /// Where `part`, which was borrowed from `text`, lies in it.
-pub(super) fn place(text: &str, part: &str) -> Range<usize> {
+pub(crate) fn place(text: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr() as usize - text.as_ptr() as usize;
     start..start + part.len()
 }

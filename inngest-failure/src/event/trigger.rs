@@ -56,6 +56,13 @@ pub struct TriggerEvents<T = Value> {
     data: PhantomData<fn() -> T>,
 }
 
+impl<T: DeserializeOwned> TriggerEvent<T> {
+    /// An event that stands alone.
+    pub(crate) fn from_json(event: &str) -> Result<Self, ParseError> {
+        PlacedTrigger::of_any(event).parse(event, "event")
+    }
+}
+
 impl<T> TriggerEvents<T> {
     pub(super) fn new(failure: FailureEvent) -> Self {
         Self { failure, data: PhantomData }
@@ -90,10 +97,8 @@ impl<T> TriggerEvents<T> {
         let items = self.items();
         let item = items.get(index).ok_or_else(|| ParseError::no_such_event(index, items.len()))?;
         let event = &self.array()[item.clone()];
-        let wire = serde_json::from_str(event)
-            .or_else(|_| serde_json::from_str(event).map(WireTrigger::from_any));
-        PlacedTrigger::new(event, wire.unwrap_or_default())
-            .parse(event, format_args!("data.events[{index}]"))
+        let path = format_args!("data.events[{index}]");
+        PlacedTrigger::of_any(event).parse(event, path)
     }
 
     /// Reads one after the other, as [`parse`](Self::parse) does.
@@ -228,6 +233,13 @@ impl PlacedTrigger {
             v: wire.v.map(placed),
             data: wire.data.map(|data| place(text, data.get())),
         }
+    }
+
+    /// The event that any JSON text is.
+    fn of_any(event: &str) -> Self {
+        let wire = serde_json::from_str(event)
+            .or_else(|_| serde_json::from_str(event).map(WireTrigger::from_any));
+        Self::new(event, wire.unwrap_or_default())
     }
 
     /// Reads the event, which stands at `path` of the failure event, from the text that it was found

@@ -3,6 +3,7 @@
 mod failure;
 mod run_context;
 mod state;
+mod step;
 
 use std::{
     any::{Any, TypeId, type_name},
@@ -15,14 +16,17 @@ pub use self::{
     run_context::RunContext,
     state::{MissingState, State},
 };
-use crate::error::HandlerError;
-pub use crate::event::{Failure, FailureEvent};
+use crate::{error::HandlerError, step::Pass};
+pub use crate::{
+    event::{Failure, FailureEvent},
+    step::Step,
+};
 
 /// An argument of a handler: a value that is taken from the failure and from what the dispatcher
 /// knows.
 ///
 /// Every argument of a function under [`#[on_failure]`](crate::on_failure) is one. Those of this
-/// crate are [`Failure`], [`FailureEvent`], [`State`], [`RunContext`], and
+/// crate are [`Failure`], [`FailureEvent`], [`State`], [`RunContext`], [`Step`], and
 /// `Result<T, T::Rejection>` of any extractor `T`, for a handler that wants to see why `T` could not
 /// be taken. Implement it for types of your own that several handlers need.
 ///
@@ -64,7 +68,7 @@ pub use crate::event::{Failure, FailureEvent};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an extractor",
     label = "a handler can't take this as an argument",
-    note = "take `Failure<T>`, `FailureEvent`, `State<S>` or `RunContext`, or implement `FromFailure` for `{Self}`",
+    note = "take `Failure<T>`, `FailureEvent`, `State<S>`, `RunContext` or `Step`, or implement `FromFailure` for `{Self}`",
     note = "an application's own values come as `State<S>`, given to the dispatcher with `.state(..)`"
 )]
 pub trait FromFailure: Sized + Send {
@@ -92,6 +96,7 @@ pub struct Context {
     handler: Arc<HandlerContext>,
     attempt: u32,
     max_attempts: u32,
+    pass: Option<Arc<Pass>>,
 }
 
 /// What is the same in all of a handler's runs.
@@ -105,11 +110,19 @@ pub(crate) struct HandlerContext {
 impl Context {
     pub(crate) fn new(event: FailureEvent, handler: Arc<HandlerContext>) -> Self {
         let max_attempts = handler.max_attempts;
-        Self { event, handler, attempt: 0, max_attempts }
+        Self { event, handler, attempt: 0, max_attempts, pass: None }
     }
 
     pub(crate) fn set_attempt(&mut self, attempt: u32) {
         self.attempt = attempt;
+    }
+
+    pub(crate) fn set_pass(&mut self, pass: Arc<Pass>) {
+        self.pass = Some(pass);
+    }
+
+    pub(crate) fn pass(&self) -> Option<&Arc<Pass>> {
+        self.pass.as_ref()
     }
 
     #[cfg(feature = "serve")]
@@ -125,6 +138,11 @@ impl Context {
     /// The state of this type that the dispatcher was given.
     pub fn state<S: Send + Sync + 'static>(&self) -> Option<&S> {
         self.handler.states.get()
+    }
+
+    /// The steps of this attempt, if the handler has said that it takes some.
+    fn step(&self) -> Option<Step> {
+        self.pass.clone().map(Step::new)
     }
 
     /// Which handler this is, and which attempt.
@@ -167,6 +185,7 @@ impl fmt::Debug for Context {
 #[derive(Debug, Default)]
 pub struct Needs {
     states: Vec<(TypeId, &'static str)>,
+    steps: bool,
 }
 
 impl Needs {
@@ -176,6 +195,15 @@ impl Needs {
         if !self.states.contains(&need) {
             self.states.push(need);
         }
+    }
+
+    /// [`Step`]s.
+    pub fn steps(&mut self) {
+        self.steps = true;
+    }
+
+    pub(crate) fn has_steps(&self) -> bool {
+        self.steps
     }
 
     /// The names of the types of state that are not there.

@@ -184,7 +184,7 @@ impl EndpointBuilder {
         self.resolve(&|name| std::env::var_os(name))
     }
 
-    fn resolve(self, env: &Environment<'_>) -> Result<Endpoint, BuildError> {
+    pub(crate) fn resolve(self, env: &Environment<'_>) -> Result<Endpoint, BuildError> {
         let mut problems = Vec::new();
         let api = match self.base {
             Some(base) => self.api.based_on(base),

@@ -1,21 +1,23 @@
 //! A call: one attempt of one handler.
 
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, ops::Range, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request};
+use http::{HeaderMap, Response, StatusCode, request};
 use http_body::Body as HttpBody;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::{Instrument, field::Empty};
 
-use super::{Body, Denial, Inner, error_body::ErrorBody, response};
+use super::{Body, Denial, Inner, response};
 use crate::{
     api::ApiError,
-    dispatcher::{Look, RunError, drop_caught, outcome, shown},
+    dispatcher::{Called, Look, RunError, shown},
     error::{BoxError, ParseError},
-    event::FailureEvent,
+    event::{ErrorBody, FailureEvent, call_from_str, place},
+    panic::drop_caught,
+    step::{Asked, Failed, Memos, Pass, Remote, Report},
 };
 
 /// What a call says of the run that it belongs to.
@@ -29,6 +31,24 @@ struct Ctx {
     /// Whether the events and the steps are too large to be sent along. The body says so twice: here, and after
     /// the events.
     use_api: Option<bool>,
+    /// Whether also a step that is found alone is to be reported before it runs.
+    disable_immediate_execution: bool,
+    stack: Option<Stack>,
+}
+
+/// What a call says of the order of its steps.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Stack {
+    /// The hashed ids in the order in which the steps have completed.
+    stack: Option<Vec<String>>,
+}
+
+/// What a call is about.
+struct Call {
+    event: FailureEvent,
+    ctx: Ctx,
+    memos: Memos,
 }
 
 /// A call whose body had another shape than most.
@@ -39,13 +59,15 @@ struct AnyCall<'a> {
     ctx: Ctx,
     #[serde(default)]
     use_api: bool,
+    #[serde(borrow)]
+    steps: Option<&'a RawValue>,
 }
 
 /// Why a call does not get as far as its handler.
 enum Misfit {
     /// The body is no call, or its event no failure event.
-    Event(ParseError),
-    /// The events are too large to be sent along, and could not be fetched.
+    Call(ParseError),
+    /// The events or the steps are too large to be sent along, and could not be fetched.
     Fetch(ApiError),
 }
 
@@ -83,13 +105,44 @@ impl Inner {
         {
             span.record("trace_id", trace_id).record("parent_span_id", parent_id);
         }
+        let step = query(parts.uri.query(), "stepId").filter(|step| step != "step");
+        #[cfg(feature = "testing")]
+        let probe = parts.extensions.get().cloned();
         let answer = async {
-            let (response, ctx, outcome) = match self.read_call(body).await {
-                Ok((event, ctx)) => {
+            let with_steps = self.dispatcher.takes_steps(handler);
+            let (response, ctx, outcome) = match self.read_call(body, with_steps).await {
+                Ok(Call { event, mut ctx, memos }) => {
                     span.record("run_id", shown(&ctx.run_id)).record("attempt", ctx.attempt);
                     span.record("function_id", shown(event.function_id()));
                     span.record("failed_run_id", shown(event.run_id()));
-                    let (response, outcome) = self.run(handler, event, &ctx).await;
+                    let asked = Asked {
+                        memos,
+                        completed: ctx
+                            .stack
+                            .take()
+                            .and_then(|stack| stack.stack)
+                            .unwrap_or_default(),
+                        target: step.map(Cow::into_owned),
+                        immediate: !ctx.disable_immediate_execution,
+                        is_last: ctx.is_last(info.retries),
+                    };
+                    let remote = Remote::new(asked);
+                    let (response, outcome) = match with_steps {
+                        true => {
+                            let pass = Pass::remote(
+                                remote,
+                                self.api.clone(),
+                                #[cfg(feature = "testing")]
+                                probe,
+                            );
+                            self.run(handler, event, &ctx, Some(pass)).await
+                        }
+                        // It took steps when it was asked for this one.
+                        false => match remote.missing() {
+                            Some(report) => reported(report),
+                            None => self.run(handler, event, &ctx, None).await,
+                        },
+                    };
                     (response, ctx, outcome)
                 }
                 Err((misfit, ctx)) => {
@@ -112,44 +165,64 @@ impl Inner {
         Ok(answer.instrument(span.clone()).await)
     }
 
-    /// The failure event and the run's context.
-    async fn read_call(&self, body: Bytes) -> Result<(FailureEvent, Ctx), (Misfit, Ctx)> {
-        let misfit = |error| (Misfit::Event(error), Ctx::default());
+    /// The failure event, the run's context and its steps.
+    async fn read_call(&self, body: Bytes, with_steps: bool) -> Result<Call, (Misfit, Ctx)> {
+        let misfit = |error| (Misfit::Call(error), Ctx::default());
         let body =
             ByteString::try_from(body).map_err(|error| misfit(ParseError::not_utf8(&error)))?;
-        if let Some((event, ctx)) = FailureEvent::from_call::<Ctx>(&body)
+        if let Some((event, ctx, steps)) = FailureEvent::from_call::<Ctx>(&body, with_steps)
             && ctx.use_api == Some(false)
         {
-            return Ok((event, ctx));
+            return match read_memos(&body, steps) {
+                Ok(memos) => Ok(Call { event, ctx, memos }),
+                Err(error) => Err((Misfit::Call(error), ctx)),
+            };
         }
         // Rare, or broken: look again, more slowly.
-        let call: AnyCall<'_> = crate::event::call_from_str(&body).map_err(misfit)?;
+        let call: AnyCall<'_> = call_from_str(&body).map_err(misfit)?;
         if call.use_api || call.ctx.use_api == Some(true) {
-            return self.fetch(call.ctx).await;
+            return self.fetch(call.ctx, with_steps).await;
         }
+        let steps = call.steps.filter(|_| with_steps).map(|steps| place(&body, steps.get()));
         let event = call.event.map_or("null", RawValue::get);
-        match event.parse() {
-            Ok(event) => Ok((event, call.ctx)),
-            Err(error) => Err((Misfit::Event(error), call.ctx)),
+        let read = || Ok((event.parse()?, read_memos(&body, steps)?));
+        match read() {
+            Ok((event, memos)) => Ok(Call { event, ctx: call.ctx, memos }),
+            Err(error) => Err((Misfit::Call(error), call.ctx)),
         }
     }
 
-    /// The failure event of a run that is too large for its events to be sent along.
-    async fn fetch(&self, ctx: Ctx) -> Result<(FailureEvent, Ctx), (Misfit, Ctx)> {
-        let event = match self.api.first_event(&ctx.run_id).await {
-            Ok(event) => event,
-            Err(error) => return Err((Misfit::Fetch(error), ctx)),
-        };
-        match event.parse::<FailureEvent>() {
-            Ok(event) => Ok((event, ctx)),
-            Err(error) => {
-                let error = ApiError::new(
-                    "what Inngest gives for the event of the run is none of a failure",
-                    error,
-                );
-                Err((Misfit::Fetch(error), ctx))
-            }
+    /// The failure event and the steps of a run that is too large for them to be sent along.
+    async fn fetch(&self, ctx: Ctx, with_steps: bool) -> Result<Call, (Misfit, Ctx)> {
+        match self.try_fetch(&ctx.run_id, with_steps).await {
+            Ok((event, memos)) => Ok(Call { event, ctx, memos }),
+            Err(error) => Err((Misfit::Fetch(error), ctx)),
         }
+    }
+
+    async fn try_fetch(
+        &self,
+        run_id: &str,
+        with_steps: bool,
+    ) -> Result<(FailureEvent, Memos), ApiError> {
+        let event = self.api.first_event(run_id).await?.parse().map_err(|error: ParseError| {
+            let message = "what Inngest gives for the event of the run is none of a failure";
+            ApiError::new(message, error)
+        })?;
+        let memos = match with_steps {
+            true => self.fetch_memos(run_id).await?,
+            false => Memos::default(),
+        };
+        Ok((event, memos))
+    }
+
+    async fn fetch_memos(&self, run_id: &str) -> Result<Memos, ApiError> {
+        let broken =
+            |error| ApiError::new("what Inngest gives for the steps of the run are none", error);
+        let steps = ByteString::try_from(self.api.steps(run_id).await?)
+            .map_err(|error| broken(ParseError::not_utf8(&error)))?;
+        let place = 0..steps.len();
+        read_memos(&steps, Some(place)).map_err(broken)
     }
 
     async fn run(
@@ -157,6 +230,7 @@ impl Inner {
         handler: usize,
         event: FailureEvent,
         ctx: &Ctx,
+        pass: Option<Arc<Pass>>,
     ) -> (Response<Body>, &'static str) {
         let info = &self.dispatcher.handlers()[handler];
         if tracing::enabled!(tracing::Level::WARN) && !self.dispatcher.takes(handler, &event) {
@@ -167,18 +241,18 @@ impl Inner {
                  app if the selector has changed",
             );
         }
-        let result = self.dispatcher.call(handler, event, ctx.attempt, ctx.max_attempts).await;
-        let outcome = outcome(&result);
-        let response = match result {
-            Ok(value) => response::json(StatusCode::OK, &value),
-            Err(error) => {
-                let max_attempts = ctx.max_attempts.unwrap_or(info.retries + 1);
-                let response = failed(&error, ctx.attempt.saturating_add(1) >= max_attempts);
+        let called =
+            self.dispatcher.call(handler, event, ctx.attempt, ctx.max_attempts, pass).await;
+        let outcome = called.outcome();
+        match called {
+            Called::Reported(report) => reported(report),
+            Called::Returned(Ok(value)) => (response::json(StatusCode::OK, &value), outcome),
+            Called::Returned(Err(error)) => {
+                let response = failed(&error, ctx.is_last(info.retries));
                 drop_caught(error);
-                response
+                (response, outcome)
             }
-        };
-        (response, outcome)
+        }
     }
 
     fn unknown_function(&self, function: &str) -> Response<Body> {
@@ -198,6 +272,41 @@ impl Inner {
     }
 }
 
+impl Ctx {
+    /// Whether no attempt follows this one.
+    fn is_last(&self, retries: u32) -> bool {
+        let max_attempts = self.max_attempts.unwrap_or(retries + 1);
+        self.attempt.saturating_add(1) >= max_attempts
+    }
+}
+
+/// The memoised steps at this place of the body.
+fn read_memos(body: &ByteString, steps: Option<Range<usize>>) -> Result<Memos, ParseError> {
+    match steps {
+        Some(steps) => Memos::read(body.clone(), steps).map_err(|error| ParseError::steps(&error)),
+        None => Ok(Memos::default()),
+    }
+}
+
+/// The answer for a handler that has not come to its end, but to a step.
+fn reported(report: Report) -> (Response<Body>, &'static str) {
+    let mut response = response::json(StatusCode::PARTIAL_CONTENT, &report.operations);
+    if let Some(Failed { step_id, message, is_final, is_retriable, delay }) = report.failed {
+        if is_final {
+            tracing::warn!(
+                step = step_id,
+                error = message,
+                "step failed for good, which the handler will be told",
+            );
+        } else {
+            tracing::warn!(step = step_id, error = message, wait = ?delay, "step failed, Inngest will try it again");
+        }
+        // An operation that says that the step has failed for good is enough for the server: the header is the error's.
+        response::set_retry(&mut response, is_retriable, delay);
+    }
+    (response, report.outcome)
+}
+
 /// The answer for a handler that failed.
 fn failed(error: &RunError, is_last_attempt: bool) -> Response<Body> {
     let Look { message, is_retriable, delay } = Look::at(error);
@@ -206,18 +315,12 @@ fn failed(error: &RunError, is_last_attempt: bool) -> Response<Body> {
     } else {
         tracing::error!(error = message, "handler failed for good");
     }
-    let body = ErrorBody::of(error);
+    let body = ErrorBody::of(&error.describe());
     if !is_retriable {
         return response::error(StatusCode::BAD_REQUEST, &body, false);
     }
     let mut response = response::error(StatusCode::INTERNAL_SERVER_ERROR, &body, true);
-    if let Some(delay) = delay {
-        // Whole seconds, none of them too early. A longer text would be taken for a date.
-        const MAX_SECONDS: u64 = 9_999_999;
-        let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
-        let seconds = seconds.min(MAX_SECONDS);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    response::set_retry(&mut response, true, delay);
     response
 }
 
@@ -225,14 +328,17 @@ impl Misfit {
     fn response(&self) -> (Response<Body>, &'static str) {
         match self {
             // The same bytes come with every attempt.
-            Self::Event(error) => {
+            Self::Call(error) => {
                 tracing::error!(%error, "not a call for a failure handler, nothing has run");
                 let body = ErrorBody::new("ParseError", error.to_string());
                 (response::error(StatusCode::BAD_REQUEST, &body, false), "not_a_failure")
             }
             Self::Fetch(error) => {
                 let chain = error.chain();
-                tracing::warn!(error = chain, "the event could not be fetched, nothing has run");
+                tracing::warn!(
+                    error = chain,
+                    "the event or the steps could not be fetched, nothing has run"
+                );
                 let body = ErrorBody::new("ApiError", chain);
                 (response::error(StatusCode::INTERNAL_SERVER_ERROR, &body, true), "not_fetched")
             }
@@ -272,6 +378,8 @@ impl<'a> TraceParent<'a> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

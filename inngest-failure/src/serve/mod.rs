@@ -29,6 +29,8 @@
 //! expression; so the dashboard shows each one's runs, and its retries, concurrency and flow control
 //! are the server's.
 //!
+//! A handler with [`Step`](crate::Step)s is called once for each, and once more to return: the server keeps the results.
+//!
 //! Since the server selects, a failure that no handler takes never arrives here. A handler with
 //! `fallback` takes those.
 //!
@@ -54,7 +56,6 @@
 mod body;
 mod builder;
 mod call;
-mod error_body;
 mod introspect;
 mod response;
 mod sync;
@@ -74,7 +75,6 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use self::error_body::ErrorBody;
 pub use self::{
     body::Body,
     builder::EndpointBuilder,
@@ -88,6 +88,7 @@ use crate::{
     },
     dispatcher::Dispatcher,
     error::BoxError,
+    event::ErrorBody,
 };
 
 /// The handlers of a [`Dispatcher`] as an Inngest app, over HTTP.

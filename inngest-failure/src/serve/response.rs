@@ -1,10 +1,12 @@
 //! What every answer has in common.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::{Body, error_body::ErrorBody};
-use crate::api::SDK;
+use super::Body;
+use crate::{api::SDK, event::ErrorBody};
 
 /// What this endpoint says that it runs on.
 pub(super) const FRAMEWORK: &str = "tower";
@@ -33,9 +35,21 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> 
 /// An answer with an error in it, after which Inngest tries again or does not.
 pub(super) fn error(status: StatusCode, body: &ErrorBody, retry: bool) -> Response<Body> {
     let mut response = json(status, body);
-    let no_retry = if retry { "false" } else { "true" };
-    response.headers_mut().insert(NO_RETRY, HeaderValue::from_static(no_retry));
+    set_retry(&mut response, retry, None);
     response
+}
+
+/// Says whether Inngest is to try again, and after how long if that is known.
+pub(super) fn set_retry(response: &mut Response<Body>, retry: bool, delay: Option<Duration>) {
+    let headers = response.headers_mut();
+    let no_retry = if retry { "false" } else { "true" };
+    headers.insert(NO_RETRY, HeaderValue::from_static(no_retry));
+    if let (true, Some(delay)) = (retry, delay) {
+        // Whole seconds, none of them too early. A longer text would be taken for a date.
+        const MAX_SECONDS: u64 = 9_999_999;
+        let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(MAX_SECONDS)));
+    }
 }
 
 fn bytes(status: StatusCode, body: Vec<u8>) -> Response<Body> {

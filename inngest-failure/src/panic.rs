@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::__private::BoxFuture;
+use crate::{__private::BoxFuture, event::FailureError};
 
 thread_local! {
     /// Whether a handler is running on this thread.
@@ -25,9 +25,18 @@ pub(crate) struct Panic {
     pub(crate) location: String,
 }
 
+impl Panic {
+    /// The panic as Inngest has an error.
+    pub(crate) fn describe(self) -> FailureError {
+        let mut error = FailureError::own("Panic", self.message);
+        error.stack = Some(format!("panicked at {}", self.location));
+        error
+    }
+}
+
 /// Makes the place of a panic known, which only the panic hook is told. The hook that was there
 /// before is called as before.
-pub(super) fn install_hook() {
+pub(crate) fn install_hook() {
     static INSTALLED: Once = Once::new();
     if std::thread::panicking() {
         return; // the hook can't be changed now
@@ -81,13 +90,13 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 /// A handler's future, its panics caught, also those of its destructors.
-pub(super) struct Caught<'a, T> {
+pub(crate) struct Caught<'a, T> {
     /// Gone once it is ready or has panicked.
     future: Option<BoxFuture<'a, T>>,
 }
 
 impl<'a, T> Caught<'a, T> {
-    pub(super) fn new(future: BoxFuture<'a, T>) -> Self {
+    pub(crate) fn new(future: BoxFuture<'a, T>) -> Self {
         Self { future: Some(future) }
     }
 

@@ -1,0 +1,480 @@
+//! Steps: parts of a handler, each of which completes once.
+
+mod drive;
+#[cfg(feature = "serve")]
+mod engine;
+mod event;
+mod invoke;
+mod local;
+#[cfg(feature = "serve")]
+mod memos;
+mod op;
+#[cfg(feature = "serve")]
+mod operation;
+mod pass;
+mod place;
+mod wait;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub(crate) use self::{
+    drive::{Driven, drive},
+    local::{Failing, Memory},
+    pass::{Ended, Pass},
+};
+#[cfg(feature = "serve")]
+pub(crate) use self::{
+    engine::{Asked, Remote},
+    memos::Memos,
+    operation::{Failed, Report},
+};
+pub use self::{event::Event, invoke::Invoke, wait::Wait};
+use self::{
+    op::{Op, Until},
+    pass::{Go, StepFailure, Turn},
+    place::At,
+};
+use crate::{
+    error::{HandlerError, ParseError, StepError},
+    event::TriggerEvent,
+    panic::{Caught, catch, drop_caught},
+};
+
+/// The parts of a handler, each of which completes once.
+///
+/// Compensation is rarely one call: refund, then restock, then tell the customer. Each part may fail on its own, and
+/// none may happen twice because the next one has failed. So let each be a step: once it has completed, its result is
+/// remembered, and when the handler runs again the step gives the result without running again.
+///
+/// An argument of a handler, and not `Clone`: a step belongs to the one call of the one handler that was given it.
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{Failure, HandlerError, State, Step, on_failure};
+///
+/// # #[derive(Clone)]
+/// # struct Shop;
+/// # impl Shop {
+/// #     async fn refund(&self, _: &str, _: &str) -> Result<String, std::io::Error> { Ok("re_1".into()) }
+/// #     async fn restock(&self, _: &str) -> Result<(), std::io::Error> { Ok(()) }
+/// # }
+/// #[derive(serde::Deserialize)]
+/// struct Order {
+///     order_id: String,
+/// }
+///
+/// #[on_failure(function = "checkout")]
+/// async fn undo_checkout(
+///     failure: Failure<Order>,
+///     State(shop): State<Shop>,
+///     step: Step,
+/// ) -> Result<String, HandlerError> {
+///     let order_id = &failure.event.data.order_id;
+///     let key = failure.idempotency_key("refund");
+///     let refund = step.run("refund", || shop.refund(order_id, &key)).await?;
+///     step.run("restock", || shop.restock(order_id)).await?;
+///     Ok(refund)
+/// }
+/// ```
+///
+/// # Where they are remembered
+///
+/// - At an `Endpoint` (feature `serve`) by Inngest: for the whole run, whatever becomes of the process. A call runs one new
+///   step and ends there; the server calls again, with the result. **The handler does not come back from that step's
+///   `.await`**: its future is dropped, and the next call starts it from its beginning.
+/// - In process by the dispatch: for the attempts that follow in the same process.
+///
+/// So what stands between steps runs again and again. Keep side effects in steps, and let what decides which steps there
+/// are, and in which order, depend only on the failure and on the results of steps: not on the clock, on random numbers
+/// or on the order of a `HashMap`. Other futures may be awaited between steps.
+///
+/// # What a step guarantees
+///
+/// A step that has completed does not run again. It may have to run more than once until then, and what it did before it
+/// failed, or before the process died, stays done: it runs **at least once**. Let it carry an
+/// [idempotency key](crate::Failure::idempotency_key) where that counts.
+///
+/// # Ids
+///
+/// The id is what a step is remembered by. It need not be unique: a second step of one id gets `:1` after it, the third
+/// `:2`. Renaming a step while runs are in flight makes a new one of it.
+///
+/// # Failures
+///
+/// A step whose closure returns an error, panics, or is running when the handler's `timeout` is over, has failed. It is
+/// tried again as the handler's `retries` and the error's own verdict say, each step with a count of its own; the other steps
+/// are not. When its retries are used up the handler sees a [`StepError`], from which it may recover.
+///
+/// # Several at once
+///
+/// Steps that are awaited together (`join!`, `try_join!`, `FuturesUnordered`) run side by side: in process as futures of
+/// one task, at an endpoint as calls of their own. `select!` works, but a step that has started and
+/// is dropped because another future won is not remembered and may run again. A step stays in its handler's own future:
+/// in a spawned task or inside another step it is an error.
+pub struct Step {
+    pass: Arc<Pass>,
+}
+
+impl Step {
+    pub(crate) fn new(pass: Arc<Pass>) -> Self {
+        Self { pass }
+    }
+
+    /// Runs the closure and remembers what its future returns.
+    ///
+    /// The future may borrow from the handler. Its value is kept as JSON, in process as well, and read back as `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inngest_failure::{HandlerError, Step, on_failure};
+    ///
+    /// #[on_failure(function = "checkout")]
+    /// async fn undo_checkout(step: Step) -> Result<u64, HandlerError> {
+    ///     let cents = step.run("refund", async || Ok::<u64, HandlerError>(1250)).await?;
+    ///     Ok(cents)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] if the step has failed for good, if its value can't be written as JSON or is not read back as `T`, if
+    /// the id is blank, or if the step is used in another step, in another task, or after its handler's call.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the closure is a failure of the step.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before the step has completed, nothing is remembered of it: what the closure did until then
+    /// stays done, and it runs again if the handler does.
+    pub async fn run<T, E, F, Fut>(&self, id: &str, f: F) -> Result<T, StepError>
+    where
+        T: Serialize + DeserializeOwned + Send,
+        E: Into<HandlerError> + Send,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let turn = self.pass.meet(id, Op::Run)?;
+        let json = turn.settle(async move {
+            let value = f().await.map_err(Into::into)?;
+            serde_json::to_string(&value).map_err(|error| {
+                HandlerError::non_retriable(format!(
+                    "what step `{id}` returned can't be written as JSON: {error}"
+                ))
+            })
+        });
+        read(id, &json.await?)
+    }
+
+    /// Sleeps, at an endpoint for up to a year without a process that waits.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] if the sleep is longer than 292 years, or as [`run`](Self::run) for a step that is misused.
+    ///
+    /// # Panics
+    ///
+    /// In process, if the runtime's timer is not enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// A sleep that is dropped goes on when the handler comes to it again, from where it first began.
+    pub async fn sleep(&self, id: &str, duration: Duration) -> Result<(), StepError> {
+        if duration > MAX_SLEEP {
+            let message = format!("step `{id}`: a sleep of more than 292 years is not to be had");
+            return Err(StepError::misuse(id, message));
+        }
+        self.sleep_for(id, Until::After(duration)).await
+    }
+
+    /// Sleeps until a time; not at all if it is over.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] if the time is beyond the year 9999, or as [`run`](Self::run) for a step that is misused.
+    ///
+    /// # Panics
+    ///
+    /// In process, if the runtime's timer is not enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// A sleep that is dropped goes on when the handler comes to it again.
+    pub async fn sleep_until(&self, id: &str, time: SystemTime) -> Result<(), StepError> {
+        if time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since > YEAR_10_000) {
+            let message = format!("step `{id}`: a time beyond the year 9999 is not to be had");
+            return Err(StepError::misuse(id, message));
+        }
+        self.sleep_for(id, Until::At(time)).await
+    }
+
+    async fn sleep_for(&self, id: &str, until: Until) -> Result<(), StepError> {
+        let turn = self.pass.meet(id, Op::Sleep { until })?;
+        turn.settle(nothing()).await.map(drop)
+    }
+
+    /// Sends an event, and returns the id that it was given.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_events`](Self::send_events).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send_events`](Self::send_events).
+    pub async fn send_event(&self, id: &str, event: Event) -> Result<String, StepError> {
+        let ids = self.send_events(id, vec![event]).await?;
+        ids.into_iter().next().ok_or_else(|| {
+            StepError::misuse(id, format!("step `{id}`: Inngest gave the event no id"))
+        })
+    }
+
+    /// Sends events, all or none, and returns the ids that they were given.
+    ///
+    /// At an endpoint they go to where the endpoint's `Api` says, in process to where
+    /// the dispatcher's says, with its event key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inngest_failure::{Event, Failure, HandlerError, Step, on_failure};
+    /// use serde_json::json;
+    ///
+    /// #[on_failure(function = "checkout")]
+    /// async fn tell(failure: Failure, step: Step) -> Result<(), HandlerError> {
+    ///     let event = Event::new("shop/checkout.undone", json!({ "run_id": failure.run_id }));
+    ///     step.send_event("tell", event).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] if there is no API to send them to, or no event key, if an event can't be written as JSON, if Inngest has not taken them
+    /// in as many attempts as the handler has, or as [`run`](Self::run) for a step that is misused.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before the step has completed, the events may have been sent or not, and are sent again
+    /// if the handler comes to the step again: give them an [id](Event::id) so that they count once.
+    pub async fn send_events(
+        &self,
+        id: &str,
+        events: Vec<Event>,
+    ) -> Result<Vec<String>, StepError> {
+        let turn = self.pass.meet(id, Op::SendEvent)?;
+        let json = turn.settle(self.post(id, &events)).await?;
+        let Sent { ids } = read(id, &json)?;
+        Ok(ids)
+    }
+
+    #[cfg(feature = "api")]
+    async fn post(&self, id: &str, events: &[Event]) -> Result<String, HandlerError> {
+        let Some(api) = &self.pass.api else {
+            return Err(HandlerError::non_retriable(format!(
+                "step `{id}` has no API to send events to; give the dispatcher's builder an `.api(..)`"
+            )));
+        };
+        let ids = api.send_events(events).await.map_err(|error| {
+            // All of it is what a person needs, and only the outermost message is a step's.
+            let chain = error.chain();
+            match HandlerError::from(error).is_retriable() {
+                true => HandlerError::from(chain),
+                false => HandlerError::non_retriable(chain),
+            }
+        })?;
+        Ok(serde_json::to_string(&Sent { ids })?)
+    }
+
+    #[cfg(not(feature = "api"))]
+    async fn post(&self, id: &str, _: &[Event]) -> Result<String, HandlerError> {
+        Err(HandlerError::non_retriable(format!(
+            "step `{id}` has no API to send events to; turn on the feature `api` of `inngest-failure`, and give the \
+             dispatcher's builder an `.api(..)`"
+        )))
+    }
+
+    /// Calls an Inngest function, of any app and language, and waits for what it returns. Only at an endpoint.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inngest_failure::{Failure, HandlerError, Invoke, Step, on_failure};
+    /// use serde_json::json;
+    ///
+    /// #[on_failure(function = "checkout")]
+    /// async fn undo_checkout(failure: Failure, step: Step) -> Result<(), HandlerError> {
+    ///     let refund = Invoke::new("payments-refund").data(json!({ "run_id": failure.run_id }));
+    ///     let _cents: u64 = step.invoke("refund", refund).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] if the function has failed, with its error, or has not ended in time; if what it returned does not fit
+    /// `T`; in process; or as [`run`](Self::run) for a step that is misused.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the function may run or not, and the handler does not learn what it returned.
+    pub async fn invoke<T>(&self, id: &str, invoke: Invoke) -> Result<T, StepError>
+    where
+        T: DeserializeOwned,
+    {
+        if let Err(error) = &invoke.data {
+            let message =
+                format!("step `{id}`: the function's data can't be written as JSON: {error}");
+            return Err(StepError::misuse(id, message));
+        }
+        let turn = self.pass.meet(id, Op::Invoke(invoke))?;
+        let json = turn.settle(nothing()).await?;
+        read(id, &json)
+    }
+
+    /// Waits for an event, for as long as its [`Wait`] says. Only at an endpoint.
+    ///
+    /// `None` if the time was over first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_failure::{HandlerError, Step, Wait, on_failure};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Approval { by: String }
+    ///
+    /// #[on_failure(function = "checkout")]
+    /// async fn undo_checkout(step: Step) -> Result<(), HandlerError> {
+    ///     let approved = Wait::new("shop/refund.approved", Duration::from_secs(86_400))
+    ///         .matching("async.data.order_id == event.data.event.data.order_id");
+    ///     match step.wait_for_event::<Approval>("approval", approved).await? {
+    ///         Some(approval) => println!("approved by {}", approval.data.by),
+    ///         None => println!("nobody has approved it in a day"),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] if the event's data does not fit `T`; in process; or as [`run`](Self::run) for a step that is misused.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, an event that comes later is not seen.
+    pub async fn wait_for_event<T>(
+        &self,
+        id: &str,
+        wait: Wait,
+    ) -> Result<Option<TriggerEvent<T>>, StepError>
+    where
+        T: DeserializeOwned,
+    {
+        let turn = self.pass.meet(id, Op::WaitForEvent(wait))?;
+        let json = turn.settle(nothing()).await?;
+        if json == "null" {
+            return Ok(None);
+        }
+        let event = TriggerEvent::from_json(&json).map_err(|error| {
+            StepError::misuse(id, format!("the event that step `{id}` has waited for: {error}"))
+        })?;
+        Ok(Some(event))
+    }
+}
+
+/// What Go's durations hold.
+const MAX_SLEEP: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// From the epoch.
+const YEAR_10_000: Duration = Duration::from_secs(253_402_300_799);
+
+/// What is remembered of sent events.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    ids: Vec<String>,
+}
+
+/// What runs of a step that is all the server's.
+fn nothing() -> impl Future<Output = Result<String, HandlerError>> {
+    std::future::ready(Ok("null".to_owned()))
+}
+
+/// Reads what is remembered of a step.
+fn read<T: DeserializeOwned>(id: &str, json: &str) -> Result<T, StepError> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| StepError::misuse(id, ParseError::step::<T>(id, &error).to_string()))
+}
+
+impl Turn<'_> {
+    /// Goes through the step: what it ended with, once that is known.
+    async fn settle(
+        self,
+        execute: impl Future<Output = Result<String, HandlerError>> + Send,
+    ) -> Result<String, StepError> {
+        let mut execute = Some(execute);
+        loop {
+            match self.next().await? {
+                Go::End(outcome) => {
+                    return outcome.map_err(|error| StepError::new(self.id, *error));
+                }
+                Go::Sleep(deadline) => {
+                    tokio::time::sleep_until(deadline).await;
+                    self.finish(Ok("null".to_owned()));
+                }
+                Go::Run => {
+                    // A step goes ahead once.
+                    let Some(execute) = execute.take() else { continue };
+                    let result = self.execute(execute).await;
+                    self.finish(result);
+                }
+            }
+        }
+    }
+
+    async fn execute(
+        &self,
+        execute: impl Future<Output = Result<String, HandlerError>> + Send,
+    ) -> Result<String, StepFailure> {
+        #[cfg(feature = "testing")]
+        if let Some(probe) = &self.pass.probe
+            && let Some(error) = probe.starts(&self.key())
+        {
+            return Err(StepFailure::retriable(error));
+        }
+        let future = Caught::new(Box::pin(execute));
+        let result = match (At { place: self.place(), future }).await {
+            Ok(Ok(json)) => Ok(json),
+            Ok(Err(error)) => {
+                // It is the user's own, so that to look at it may panic.
+                let failure = catch(|| StepFailure::of(&error));
+                drop_caught(error);
+                Err(failure.unwrap_or_else(StepFailure::panicked))
+            }
+            Err(panic) => Err(StepFailure::panicked(panic)),
+        };
+        #[cfg(feature = "testing")]
+        if let Some(probe) = &self.pass.probe {
+            probe.ends(&self.key(), result.as_ref().err().map(|failure| &failure.error));
+        }
+        result
+    }
+}
+
+/// Shows nothing: there is nothing to see.
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Step").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,589 @@
+//! One pass of a handler: what its steps, and whoever polls it, tell each other.
+//!
+//! A step is *met* when it is first polled. What is remembered of it is given to it, one step after the other in the order
+//! in which they had completed; what is new waits until nothing remembered is left, and then the host decides what
+//! happens: in process it runs, at an endpoint it runs or is reported.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    future::poll_fn,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+#[cfg(feature = "serve")]
+use super::{
+    engine::{Choice, Remote},
+    operation::Report,
+};
+use super::{
+    local::{Failing, Local, Memory},
+    op::Op,
+    place::Place,
+};
+#[cfg(feature = "api")]
+use crate::api::Api;
+use crate::{
+    error::{HandlerError, StepError},
+    event::FailureError,
+    panic::Panic,
+};
+
+/// A step that was met in this pass, in the order of meeting.
+pub(super) type Ticket = u64;
+
+/// What a step ended with: JSON, or the error that it failed with for good.
+pub(super) type Outcome = Result<String, Box<FailureError>>;
+
+/// One pass of a handler.
+pub(crate) struct Pass {
+    state: Mutex<State>,
+    /// What sends events.
+    #[cfg(feature = "api")]
+    pub(super) api: Option<Api>,
+    /// Nobody polls the handler but the user: steps go ahead by themselves.
+    is_plain: bool,
+    #[cfg(feature = "testing")]
+    pub(super) probe: Option<Arc<crate::testing::Probe>>,
+}
+
+struct State {
+    host: Host,
+    is_over: bool,
+    /// The ids that were used, each with the number that its next repetition gets.
+    ids: HashMap<String, u32>,
+    met: BTreeMap<Ticket, Met>,
+    next: Ticket,
+    /// Those with a remembered outcome, by the rank in which they had completed.
+    remembered: BTreeSet<(usize, Ticket)>,
+    fresh: BTreeSet<Ticket>,
+    /// How many closures are running.
+    running: usize,
+    /// How many sleep in process.
+    sleeping: usize,
+}
+
+/// Who decides what happens to a new step.
+enum Host {
+    Local(Local),
+    #[cfg(feature = "serve")]
+    Remote(Remote),
+}
+
+/// A step that was met and has not ended.
+pub(super) struct Met {
+    /// The id, which a repetition has a number in.
+    pub(super) key: String,
+    pub(super) id: String,
+    pub(super) op: Op,
+    rank: Option<usize>,
+    phase: Phase,
+    waker: Option<Waker>,
+}
+
+enum Phase {
+    /// Waits for its turn.
+    Waiting,
+    /// May go ahead.
+    Granted,
+    /// Has gone ahead.
+    Started,
+    /// Has nothing more to wait for in this pass.
+    Parked,
+    /// Has a remembered outcome, whose turn it is.
+    Remembered,
+    Ended(Outcome),
+}
+
+/// What a step is to do.
+pub(super) enum Go {
+    Run,
+    Sleep(Instant),
+    End(Outcome),
+}
+
+/// What whoever polls the handler is to do.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    /// Poll it again: a step may go on.
+    Poll,
+    /// Poll it when it wakes.
+    Wait,
+    /// Let go of it: the pass has its end.
+    Stop,
+}
+
+/// What a step failed with, this time.
+pub(super) struct StepFailure {
+    pub(super) error: FailureError,
+    pub(super) is_retriable: bool,
+    pub(super) delay: Option<Duration>,
+}
+
+impl StepFailure {
+    pub(super) fn of(error: &HandlerError) -> Self {
+        Self {
+            error: error.describe(),
+            is_retriable: error.is_retriable(),
+            delay: error.retry_delay(),
+        }
+    }
+
+    pub(super) fn retriable(error: FailureError) -> Self {
+        Self { error, is_retriable: true, delay: None }
+    }
+
+    pub(super) fn panicked(panic: Panic) -> Self {
+        Self::retriable(panic.describe())
+    }
+}
+
+impl Pass {
+    fn new(host: Host) -> Self {
+        let state = State {
+            host,
+            is_over: false,
+            ids: HashMap::new(),
+            met: BTreeMap::new(),
+            next: 0,
+            remembered: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            running: 0,
+            sleeping: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            #[cfg(feature = "api")]
+            api: None,
+            is_plain: false,
+            #[cfg(feature = "testing")]
+            probe: None,
+        }
+    }
+
+    /// An attempt in process.
+    pub(crate) fn local(
+        memory: Memory,
+        retries: u32,
+        #[cfg(feature = "api")] api: Option<Api>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            #[cfg(feature = "api")]
+            api,
+            ..Self::new(Host::Local(Local::new(memory, retries)))
+        })
+    }
+
+    /// A call at an endpoint.
+    #[cfg(feature = "serve")]
+    pub(crate) fn remote(
+        remote: Remote,
+        api: Api,
+        #[cfg(feature = "testing")] probe: Option<Arc<crate::testing::Probe>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            api: Some(api),
+            #[cfg(feature = "testing")]
+            probe,
+            ..Self::new(Host::Remote(remote))
+        })
+    }
+
+    /// Steps of no handler, which run as they are met.
+    #[cfg(feature = "testing")]
+    pub(crate) fn plain() -> Arc<Self> {
+        let local = Local::new(Memory::default(), 0);
+        Arc::new(Self { is_plain: true, ..Self::new(Host::Local(local)) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code of the user's runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of what is polled in this pass, outside of its steps.
+    pub(super) fn place(self: &Arc<Self>) -> Place {
+        Place { pass: Arc::as_ptr(self) as usize, step: None }
+    }
+
+    /// Notes that the handler has come to a step.
+    pub(super) fn meet<'a>(
+        self: &'a Arc<Self>,
+        id: &'a str,
+        op: Op,
+    ) -> Result<Turn<'a>, StepError> {
+        let here = Place::current();
+        let mut state = self.lock();
+        let misuse = |message: String| Err(StepError::misuse(id, message));
+        if id.trim().is_empty() {
+            return misuse(
+                "a step's id is blank; give each step of a handler a name of its own".to_owned(),
+            );
+        }
+        if state.is_over {
+            return misuse(format!(
+                "step `{id}` is used after its handler's call had ended; use a step only in the call of the handler \
+                 that was given the `Step`"
+            ));
+        }
+        if here.pass == self.place().pass {
+            if let Some(outer) = here.step.and_then(|outer| state.met.get(&outer)) {
+                return misuse(format!(
+                    "step `{id}` is used inside step `{}`, which could not be remembered then; let one follow the \
+                     other",
+                    outer.id
+                ));
+            }
+        } else if !self.is_plain {
+            return misuse(format!(
+                "step `{id}` is used outside of its handler's own future, in a spawned task or in another handler; \
+                 in place of `spawn`, join the futures in the handler, with `join!` for example"
+            ));
+        }
+        let ticket = state.meet(id, op);
+        Ok(Turn { pass: self, ticket, id })
+    }
+
+    /// Decides what happens next, after the handler was polled and waits.
+    pub(super) fn advance(&self) -> Next {
+        let mut wakers = Vec::new();
+        let next = self.lock().advance(&mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+        next
+    }
+
+    /// How many steps were met that nothing is remembered of, and how many of those wait.
+    #[cfg(feature = "serve")]
+    pub(super) fn target_is_missing(&self) -> Option<Ticket> {
+        let state = self.lock();
+        match &state.host {
+            Host::Remote(remote) if remote.awaits_target() && state.running == 0 => {
+                Some(state.next)
+            }
+            _ => None,
+        }
+    }
+
+    /// The step that was asked for did not turn up.
+    #[cfg(feature = "serve")]
+    pub(super) fn give_target_up(&self) {
+        if let Host::Remote(remote) = &mut self.lock().host {
+            remote.give_target_up();
+        }
+    }
+
+    /// Whether the handler waits for nothing but time.
+    pub(super) fn is_asleep(&self) -> bool {
+        let state = self.lock();
+        state.sleeping > 0 && state.running == 0
+    }
+
+    /// The call's time is over: the steps that are running have failed. Whether there were any.
+    pub(super) fn time_out(&self) -> bool {
+        let mut state = self.lock();
+        let started = |met: &Met| {
+            matches!(met.phase, Phase::Granted | Phase::Started)
+                && !matches!(met.op, Op::Sleep { .. })
+        };
+        let running: Vec<Ticket> =
+            state.met.iter().filter(|(_, met)| started(met)).map(|(ticket, _)| *ticket).collect();
+        for &ticket in &running {
+            let error = FailureError::own(
+                "TimedOut",
+                "the handler took longer than its `timeout` while the step ran",
+            );
+            state.finish(ticket, Err(StepFailure::retriable(error)));
+        }
+        !running.is_empty()
+    }
+
+    /// Ends the pass: from now on its steps are of no use. Whether the handler had anything to report before it came
+    /// to its end, however that was.
+    pub(crate) fn end(&self) -> Ended {
+        let mut state = self.lock();
+        state.is_over = true;
+        let wakers: Vec<Waker> =
+            state.met.values_mut().filter_map(|met| met.waker.take()).collect();
+        let ended = match &mut state.host {
+            Host::Local(local) => {
+                let (memory, has_remembered, failing) = local.take();
+                Ended::Local { memory, has_remembered, failing }
+            }
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => Ended::Remote {
+                report: remote.take(),
+                not_found: remote.missing(),
+                unmet: remote.unmet(),
+            },
+        };
+        drop(state);
+        // Whoever still waits, in a place where it should not, shall wait no longer.
+        wakers.into_iter().for_each(Waker::wake);
+        ended
+    }
+}
+
+/// What is left when a pass is over.
+pub(crate) enum Ended {
+    Local {
+        memory: Memory,
+        /// Whether a step has ended in this pass.
+        has_remembered: bool,
+        failing: Option<Failing>,
+    },
+    #[cfg(feature = "serve")]
+    Remote {
+        report: Option<Report>,
+        /// What there is to report if the handler has returned, for it was asked for a step that it has not come to.
+        not_found: Option<Report>,
+        /// How many remembered steps the handler did not come to.
+        unmet: usize,
+    },
+}
+
+impl State {
+    fn meet(&mut self, id: &str, op: Op) -> Ticket {
+        let key = self.key(id);
+        let rank = match &mut self.host {
+            Host::Local(local) => local.rank(&key),
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => remote.rank(&key),
+        };
+        let ticket = self.next;
+        self.next += 1;
+        match rank {
+            Some(rank) => self.remembered.insert((rank, ticket)),
+            None => self.fresh.insert(ticket),
+        };
+        let met = Met { key, id: id.to_owned(), op, rank, phase: Phase::Waiting, waker: None };
+        self.met.insert(ticket, met);
+        ticket
+    }
+
+    /// The id, or with a number if it was used before: PROTOCOL of Inngest's SDKs, `id`, `id:1`, `id:2`.
+    fn key(&mut self, id: &str) -> String {
+        let Some(next) = self.ids.get_mut(id) else {
+            self.ids.insert(id.to_owned(), 1);
+            return id.to_owned();
+        };
+        let mut number = *next;
+        let key = loop {
+            let key = format!("{id}:{number}");
+            number += 1;
+            // Somebody may have written the number himself.
+            if !self.ids.contains_key(&key) {
+                break key;
+            }
+        };
+        self.ids.insert(id.to_owned(), number);
+        self.ids.insert(key.clone(), 1);
+        key
+    }
+
+    fn advance(&mut self, wakers: &mut Vec<Waker>) -> Next {
+        let has_ended = match &self.host {
+            Host::Local(local) if local.is_failing() => {
+                return if self.running == 0 { Next::Stop } else { Next::Wait };
+            }
+            Host::Local(_) => false,
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => remote.has_report(),
+        };
+        if has_ended {
+            return Next::Stop;
+        }
+        if let Some((_, ticket)) = self.remembered.pop_first() {
+            self.set(ticket, Phase::Remembered, wakers);
+            return Next::Poll;
+        }
+        if self.fresh.is_empty() {
+            return Next::Wait;
+        }
+        match &mut self.host {
+            Host::Local(_) => {
+                for ticket in mem::take(&mut self.fresh) {
+                    self.grant(ticket, wakers);
+                }
+                Next::Poll
+            }
+            #[cfg(feature = "serve")]
+            Host::Remote(_) if self.running > 0 => Next::Wait,
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => {
+                let fresh = self.fresh.iter().map(|ticket| (*ticket, &self.met[ticket]));
+                match remote.choose(fresh) {
+                    Choice::Run(ticket) => {
+                        self.fresh.remove(&ticket);
+                        self.grant(ticket, wakers);
+                        Next::Poll
+                    }
+                    Choice::Report => Next::Stop,
+                    Choice::Wait => Next::Wait,
+                }
+            }
+        }
+    }
+
+    /// Lets a step go ahead.
+    fn grant(&mut self, ticket: Ticket, wakers: &mut Vec<Waker>) {
+        let met = &self.met[&ticket];
+        let phase = match &met.op {
+            Op::Run | Op::SendEvent => {
+                self.running += 1;
+                Phase::Granted
+            }
+            Op::Sleep { .. } => {
+                self.sleeping += 1;
+                Phase::Granted
+            }
+            Op::WaitForEvent { .. } | Op::Invoke { .. } => {
+                Phase::Ended(Err(Box::new(Local::refuse(met))))
+            }
+        };
+        self.set(ticket, phase, wakers);
+    }
+
+    fn set(&mut self, ticket: Ticket, phase: Phase, wakers: &mut Vec<Waker>) {
+        if let Some(met) = self.met.get_mut(&ticket) {
+            met.phase = phase;
+            wakers.extend(met.waker.take());
+        }
+    }
+
+    fn poll(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<Go> {
+        let Some(met) = self.met.get_mut(&ticket) else { return Poll::Pending };
+        match mem::replace(&mut met.phase, Phase::Parked) {
+            Phase::Granted => {
+                met.phase = Phase::Started;
+                match (&met.op, &mut self.host) {
+                    (Op::Sleep { until }, Host::Local(local)) => {
+                        Poll::Ready(Go::Sleep(local.deadline(&met.key, *until)))
+                    }
+                    _ => Poll::Ready(Go::Run),
+                }
+            }
+            Phase::Remembered => Poll::Ready(Go::End(match &self.host {
+                Host::Local(local) => local.outcome(&met.key),
+                #[cfg(feature = "serve")]
+                Host::Remote(remote) => remote.outcome(&met.key),
+            })),
+            Phase::Ended(outcome) => Poll::Ready(Go::End(outcome)),
+            waiting @ (Phase::Waiting | Phase::Started | Phase::Parked) => {
+                met.phase = waiting;
+                met.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// A step that had gone ahead is done.
+    fn finish(&mut self, ticket: Ticket, result: Result<String, StepFailure>) {
+        let Some(met) = self.met.get_mut(&ticket) else { return };
+        match met.op {
+            Op::Sleep { .. } => self.sleeping -= 1,
+            _ => self.running -= 1,
+        }
+        let outcome = match &mut self.host {
+            Host::Local(local) => local.finish(met, result),
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => {
+                remote.finish(met, result);
+                None
+            }
+        };
+        met.phase = outcome.map_or(Phase::Parked, Phase::Ended);
+    }
+
+    /// The handler has let go of a step.
+    fn leave(&mut self, ticket: Ticket) -> Option<Met> {
+        let met = self.met.remove(&ticket)?;
+        self.fresh.remove(&ticket);
+        if let Some(rank) = met.rank {
+            self.remembered.remove(&(rank, ticket));
+        }
+        if !matches!(met.phase, Phase::Granted | Phase::Started) {
+            return None;
+        }
+        match met.op {
+            Op::Sleep { .. } => self.sleeping -= 1,
+            _ => self.running -= 1,
+        }
+        #[cfg(feature = "serve")]
+        if let Host::Remote(remote) = &mut self.host {
+            remote.lose(&met);
+        }
+        Some(met).filter(|met| !self.is_over && matches!(met.op, Op::Run | Op::SendEvent))
+    }
+}
+
+/// A step's place in its pass.
+pub(super) struct Turn<'a> {
+    pub(super) pass: &'a Arc<Pass>,
+    pub(super) ticket: Ticket,
+    pub(super) id: &'a str,
+}
+
+impl Turn<'_> {
+    /// Waits until the step may go on. In most passes of a handler that never is.
+    pub(super) async fn next(&self) -> Result<Go, StepError> {
+        poll_fn(|cx| {
+            let mut state = self.pass.lock();
+            if let Poll::Ready(go) = state.poll(self.ticket, cx) {
+                return Poll::Ready(Ok(go));
+            }
+            if state.is_over {
+                let message = format!(
+                    "step `{}` outlives its handler's call, whose answer is known; keep its future in the handler",
+                    self.id
+                );
+                return Poll::Ready(Err(StepError::misuse(self.id, message)));
+            }
+            drop(state);
+            if self.pass.is_plain {
+                self.pass.advance();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    pub(super) fn finish(&self, result: Result<String, StepFailure>) {
+        self.pass.lock().finish(self.ticket, result);
+    }
+
+    /// The id, which a repetition has a number in.
+    #[cfg(feature = "testing")]
+    pub(super) fn key(&self) -> String {
+        let state = self.pass.lock();
+        state.met.get(&self.ticket).map(|met| met.key.clone()).unwrap_or_default()
+    }
+
+    /// The place of the step's closure.
+    pub(super) fn place(&self) -> Place {
+        Place { step: Some(self.ticket), ..self.pass.place() }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let dropped = self.pass.lock().leave(self.ticket);
+        if let Some(met) = dropped {
+            tracing::warn!(
+                step = met.id,
+                "a step that had started was dropped before it ended, as in a `select!` that another future won: nothing \
+                 is remembered of it, and it starts once more if the handler is called once more",
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").finish_non_exhaustive()
+    }
+}

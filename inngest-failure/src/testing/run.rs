@@ -1,0 +1,296 @@
+//! A run of a handler, with a server that is played.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Ready, ready},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tower_service::Service;
+
+use super::{Probe, Transcript, failure::json_of, server::Server};
+use crate::{
+    api::Api, dispatcher::Dispatcher, error::BuildError, event::FailureEvent, serve::Endpoint,
+    step::Event,
+};
+
+/// The app that handlers are served as here.
+const APP: &str = "inngest-failure-testing";
+
+/// Drives one handler the way the Inngest server does: calls it, remembers its steps, calls it again, until the run has
+/// its end.
+///
+/// The calls are those of a real server, and go through a real [`Endpoint`] in dev mode, so what is tested is what runs in
+/// production. Time that the server would wait is skipped, and events that the handler sends are kept for
+/// [`Transcript::sent_events`].
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{Dispatcher, HandlerError, Step, handlers, on_failure, testing::{TestRun, failure}};
+///
+/// #[on_failure(function = "checkout")]
+/// async fn undo_checkout(step: Step) -> Result<u64, HandlerError> {
+///     let cents = step.run("refund", async || Ok::<u64, HandlerError>(1250)).await?;
+///     step.run("restock", async || Ok::<(), HandlerError>(())).await?;
+///     Ok(cents)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let dispatcher = Dispatcher::builder()
+///     .app("shop")
+///     .without_inventory()
+///     .register(handlers![undo_checkout])
+///     .build()?;
+/// let transcript = TestRun::new(&dispatcher, "shop-checkout-failure", failure("shop-checkout").build())
+///     .fail_step("restock", 2)
+///     .run()
+///     .await;
+///
+/// assert_eq!(transcript.assert_succeeded(), 1250);
+/// transcript.assert_completed(["refund", "restock"]);
+/// println!("{transcript}");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a run does nothing until `run` is called"]
+pub struct TestRun {
+    handler_id: String,
+    endpoint: Endpoint,
+    app_id: String,
+    path: String,
+    server: Server,
+    probe: Arc<Probe>,
+    outbox: Outbox,
+    random: Option<fastrand::Rng>,
+    lost: f64,
+    repeated: f64,
+}
+
+impl TestRun {
+    /// A run of the dispatcher's handler of this id, for this failure. Whether its selector takes the failure is not
+    /// asked.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such handler, or if an endpoint would not serve the dispatcher's handlers.
+    #[track_caller]
+    pub fn new(dispatcher: &Dispatcher, handler_id: &str, event: FailureEvent) -> Self {
+        let Some(handler) = dispatcher.handlers().iter().find(|handler| handler.id == handler_id)
+        else {
+            let ids: Vec<&str> =
+                dispatcher.handlers().iter().map(|handler| handler.id.as_str()).collect();
+            panic!("there is no handler `{handler_id}`; there are {ids:?}");
+        };
+        let outbox = Outbox::default();
+        let endpoint = match endpoint(dispatcher, &outbox) {
+            Ok(endpoint) => endpoint,
+            Err(error) => panic!("{error}"),
+        };
+        Self {
+            handler_id: handler_id.to_owned(),
+            endpoint,
+            app_id: APP.to_owned(),
+            path: "/api/inngest".to_owned(),
+            server: Server::new(handler.retries + 1, event),
+            probe: Arc::default(),
+            outbox,
+            random: None,
+            lost: 0.0,
+            repeated: 0.0,
+        }
+    }
+
+    /// Makes a step fail so many times, in place of its closure, before it runs. Of steps of one id the second is `id:1`.
+    pub fn fail_step(self, step: impl Into<String>, times: u32) -> Self {
+        self.probe.fail(step.into(), times);
+        self
+    }
+
+    /// The event that comes while a step waits for one. Without it, the time of the step's wait runs out.
+    ///
+    /// # Panics
+    ///
+    /// If its data can't be written as JSON.
+    #[track_caller]
+    pub fn event_arrives(mut self, step: impl Into<String>, event: &Event) -> Self {
+        let mut event = json_of(event);
+        event["id"] =
+            event.get("id").cloned().unwrap_or_else(|| json!("01TEST0000000000000AWAITED"));
+        event["ts"] = event.get("ts").cloned().unwrap_or_else(|| json!(1_795_378_322_890_u64));
+        self.server.answers.insert(step.into(), Ok(event));
+        self
+    }
+
+    /// What the function returns that a step invokes.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be written as JSON.
+    #[track_caller]
+    pub fn invoke_returns(mut self, step: impl Into<String>, value: impl Serialize) -> Self {
+        self.server.answers.insert(step.into(), Ok(json_of(value)));
+        self
+    }
+
+    /// What the function fails with that a step invokes.
+    pub fn invoke_fails(mut self, step: impl Into<String>, message: impl Into<String>) -> Self {
+        let error = json!({ "name": "Error", "message": message.into() });
+        self.server.answers.insert(step.into(), Err(error));
+        self
+    }
+
+    /// Makes the calls that are due at one time in a random order, as happens with steps that run side by side. The same
+    /// seed gives the same order.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.random = Some(fastrand::Rng::with_seed(seed));
+        self
+    }
+
+    /// Loses the answers of this share of the calls, from 0 to 1, at random: the server then calls again, as the next
+    /// attempt. The last attempt's answer is never lost, for that would be the end of the run.
+    pub fn lose_answers(mut self, share: f64) -> Self {
+        self.lost = share;
+        self
+    }
+
+    /// Makes this share of the calls, from 0 to 1, at random, once more, as Inngest does after steps that have run side by
+    /// side.
+    pub fn repeat_calls(mut self, share: f64) -> Self {
+        self.repeated = share;
+        self
+    }
+
+    /// The app id of the endpoint, for [`run_through`](Self::run_through); by default `inngest-failure-testing`.
+    pub fn app_id(mut self, app_id: impl Into<String>) -> Self {
+        self.app_id = app_id.into();
+        self
+    }
+
+    /// The path of the endpoint, for [`run_through`](Self::run_through); by default `/api/inngest`.
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// Drives the handler to its end.
+    ///
+    /// # Panics
+    ///
+    /// If the run does not end, if the path is none, or if the handler invokes a function and the test has not said what it returns.
+    pub async fn run(mut self) -> Transcript {
+        APP.clone_into(&mut self.app_id);
+        let endpoint = self.endpoint.clone();
+        self.run_through(async |request: Request<Bytes>| {
+            let Ok(response) = endpoint.clone().call(request.map(Full::new)).await;
+            let (parts, body) = response.into_parts();
+            let Ok(body) = body.collect().await;
+            Response::from_parts(parts, body.to_bytes())
+        })
+        .await
+    }
+
+    /// Drives the handler to its end with requests that are sent some other way, such as to a server in another process.
+    ///
+    /// There `fail_step` has no effect, and neither executions nor sent events are seen. The requests are unsigned, and
+    /// for what [`app_id`](Self::app_id) and [`path`](Self::path) say.
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_through(
+        mut self,
+        mut exchange: impl AsyncFnMut(Request<Bytes>) -> Response<Bytes>,
+    ) -> Transcript {
+        /// More calls than any run has steps: Inngest allows a run 1,000 of them.
+        const MAX_CALLS: usize = 100_000;
+        let function = format!("{}-{}", self.app_id, self.handler_id);
+        let mut random = self.random.clone().unwrap_or_else(|| fastrand::Rng::with_seed(0));
+        let is_ordered = self.random.is_none();
+        let mut calls = Vec::new();
+        while self.server.end.is_none() {
+            assert!(calls.len() < MAX_CALLS, "the run does not end: {MAX_CALLS} calls were made");
+            let item = self.server.next(|due| if is_ordered { 0 } else { random.usize(..due) });
+            let Some(item) = item else {
+                panic!("the run has stopped: the handler's last answer left nothing to be done");
+            };
+            let mut call = self.server.call(&item);
+            let mut request = self.server.request(&item, &self.path, &function);
+            request.extensions_mut().insert(Arc::clone(&self.probe));
+            let response = exchange(request).await;
+            call.executions = self.probe.take();
+            if random.f64() < self.lost && !self.server.is_last(&item) {
+                call.is_lost = true;
+                call.status = response.status().as_u16();
+                self.server.lose(item);
+            } else {
+                let repeated = (random.f64() < self.repeated).then(|| item.clone());
+                self.server.take(item, &response, &mut call);
+                if let Some(item) = repeated {
+                    self.server.repeat(item);
+                }
+            }
+            calls.push(call);
+        }
+        Transcript {
+            handler_id: self.handler_id,
+            end: self.server.end.take().unwrap_or(Ok(Value::Null)),
+            calls,
+            sent: self.outbox.take(),
+            elapsed: self.server.clock(),
+        }
+    }
+}
+
+/// An endpoint that takes nothing from the environment.
+fn endpoint(dispatcher: &Dispatcher, outbox: &Outbox) -> Result<Endpoint, BuildError> {
+    let none: &crate::api::Environment<'_> = &|_| None;
+    let mut problems = Vec::new();
+    let api = Api::builder().dev(true).client(outbox.clone()).resolve(none, &mut problems);
+    Endpoint::builder(dispatcher.clone(), APP).api(api).resolve(none)
+}
+
+/// Where events are sent to: it keeps them.
+#[derive(Clone, Default)]
+struct Outbox(Arc<Mutex<Vec<Value>>>);
+
+impl Outbox {
+    fn take(&self) -> Vec<Value> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Service<Request<Bytes>> for Outbox {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let events: Vec<Value> = serde_json::from_slice(request.body()).unwrap_or_default();
+        let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<String> = (sent.len()..sent.len() + events.len())
+            .map(|number| format!("01TEST00000000000000SENT{number:02}"))
+            .collect();
+        sent.extend(events);
+        let body = json!({ "ids": ids, "status": 200 }).to_string();
+        ready(Ok(Response::new(Full::from(body))))
+    }
+}
+
+impl fmt::Debug for TestRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestRun").field("handler_id", &self.handler_id).finish_non_exhaustive()
+    }
+}
