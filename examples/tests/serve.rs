@@ -156,6 +156,14 @@ impl Response {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
+
+    /// What was done with which step, in an answer about one.
+    fn operation(&self) -> (String, String) {
+        let operations = self.json();
+        assert_eq!(operations.as_array().map(Vec::len), Some(1), "{operations}");
+        let text = |field: &str| operations[0][field].as_str().unwrap().to_owned();
+        (text("op"), text("displayName"))
+    }
 }
 
 /// The body of a call that a server has made for the failure of a checkout.
@@ -176,7 +184,7 @@ fn serve_says_what_it_is() {
         "{}",
         answer.head
     );
-    assert_eq!(answer.json()["function_count"], 8, "{}", answer.body);
+    assert_eq!(answer.json()["function_count"], 6, "{}", answer.body);
     assert_eq!(answer.json()["mode"], "dev", "{}", answer.body);
 }
 
@@ -184,25 +192,43 @@ fn serve_says_what_it_is() {
 fn serve_runs_the_handlers_that_it_is_called_for() {
     let server = Server::start(SERVE, &["--port", "0"]);
     let unknown = recorded_call();
-    let known = unknown.replace("ord_1", "o-1001");
+    let mut known: Value = serde_json::from_str(&unknown.replace("ord_1", "o-1001")).unwrap();
 
-    // The provider is busy at first; the second attempt pays, the third has nothing left to pay.
-    let busy = server.call("shop-failures-refund", &known);
-    assert_eq!((busy.status, busy.header("retry-after")), (500, Some("1")), "{}", busy.body);
+    // The provider is busy at first, and so is the mail service. Each call runs one step that is not remembered.
+    let undo = "shop-failures-shop-checkout-failure";
+    let busy = server.call(undo, &known.to_string());
+    assert_eq!((busy.status, busy.header("retry-after")), (206, Some("1")), "{}", busy.body);
     assert_eq!(busy.header("x-inngest-no-retry"), Some("false"));
-    for outcome in ["refunded 49.90 EUR", "already refunded"] {
-        let answer = server.call("shop-failures-refund", &known);
-        assert_eq!((answer.status, answer.json()), (200, json!(outcome)));
+    assert_eq!(busy.operation(), ("StepError".to_owned(), "refund".to_owned()));
+    let outcomes = [
+        ("StepRun", "refund", json!("refunded 49.90 EUR")),
+        ("StepRun", "restock", json!(3)),
+        ("StepError", "apologise", Value::Null),
+        ("StepRun", "apologise", json!("sent")),
+    ];
+    for (op, step, data) in outcomes {
+        let answer = server.call(undo, &known.to_string());
+        assert_eq!(answer.status, 206, "{}", answer.body);
+        assert_eq!(answer.operation(), (op.to_owned(), step.to_owned()), "{}", answer.body);
+        let operation = &answer.json()[0];
+        assert_eq!(operation["data"], data);
+        if op == "StepRun" {
+            let id = operation["id"].as_str().unwrap();
+            known["steps"][id] = json!({ "data": data });
+        }
     }
-    let answer = server.call("shop-failures-restock", &known);
-    assert_eq!((answer.status, answer.json()), (200, json!({ "units": 3 })));
+    let answer = server.call(undo, &known.to_string());
+    let undone = json!("refunded 49.90 EUR, restocked 3, mail sent");
+    assert_eq!((answer.status, answer.json()), (200, undone));
+
     let answer = server.call("shop-failures-count", &unknown);
     assert_eq!((answer.status, answer.json()), (200, Value::Null));
 
-    let answer = server.call("shop-failures-apologise", &unknown);
-    assert_eq!((answer.status, answer.header("x-inngest-no-retry")), (400, Some("true")));
+    let answer = server.call(undo, &unknown);
+    assert_eq!((answer.status, answer.header("x-inngest-no-retry")), (206, Some("true")));
+    assert_eq!(answer.operation(), ("StepFailed".to_owned(), "refund".to_owned()));
     let message = "there is no order `ord_1` in the books; enter it first";
-    assert_eq!(answer.json()["message"], message);
+    assert_eq!(answer.json()[0]["error"]["message"], message);
 }
 
 #[test]

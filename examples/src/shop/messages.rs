@@ -1,20 +1,18 @@
 //! Messages: to customers, and to the team.
 
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
 use inngest_failure::{Failure, FailureEvent, HandlerError, State, on_failure};
-use serde::Serialize;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 
 use super::store::{self, Order, Store};
-
-/// Tell the customer that the order did not go through.
-#[on_failure(function = "checkout", id = "apologise")]
-async fn apologise(
-    failure: Failure<Order>,
-    State(outbox): State<Outbox>,
-) -> Result<Delivery, HandlerError> {
-    let order_id = failure.event.data.order_id.clone();
-    let text = format!("we are sorry: order {order_id} did not go through, and costs you nothing");
-    outbox.send(failure.idempotency_key("apologise"), To::CustomerOf(order_id), text).await
-}
 
 /// Tell the customer that the parcel will be late.
 #[on_failure(function = "fulfil-order", id = "announce-delay", timeout = "30s")]
@@ -56,38 +54,55 @@ async fn alert(
     outbox.send(event.idempotency_key("alert"), To::Team, text).await
 }
 
-/// How it went: what a handler returns stands in the report.
-#[derive(PartialEq, Eq, Serialize)]
+/// How it went: what a handler returns stands in the report, what a step returns is remembered.
+#[derive(PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Delivery {
+pub(super) enum Delivery {
     Sent,
     AlreadySent,
 }
 
-/// Stands for the async client of a mail service; it keeps the messages in the books.
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sent => "sent",
+            Self::AlreadySent => "already sent",
+        })
+    }
+}
+
+/// Stands for the async client of a mail service; it keeps the messages in the books, and hangs up when it is called for
+/// the first time.
 #[derive(Clone)]
 pub(crate) struct Outbox {
     store: Store,
+    was_called: Arc<AtomicBool>,
 }
 
 /// Whom to write to.
-enum To {
+pub(super) enum To {
     CustomerOf(String),
     Team,
 }
 
 impl Outbox {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, was_called: Arc::default() }
     }
 
     /// Sends one message per key.
-    async fn send(&self, key: String, to: To, text: String) -> Result<Delivery, HandlerError> {
-        let store = self.store.clone();
-        let send = move || {
-            let db = store.lock();
+    pub(super) async fn send(
+        &self,
+        key: String,
+        to: To,
+        text: String,
+    ) -> Result<Delivery, HandlerError> {
+        if !self.was_called.swap(true, Ordering::Relaxed) {
+            return Err("the mail service has hung up".into());
+        }
+        let send = move |db: &mut Connection| {
             let recipient = match to {
-                To::CustomerOf(order_id) => store::customer_of(&db, &order_id)?,
+                To::CustomerOf(order_id) => store::customer_of(db, &order_id)?,
                 To::Team => "team".to_owned(),
             };
             let sent = db.execute(
@@ -96,7 +111,6 @@ impl Outbox {
             )?;
             Ok(if sent == 1 { Delivery::Sent } else { Delivery::AlreadySent })
         };
-        // SQLite blocks, which an `async fn` must not do.
-        tokio::task::spawn_blocking(send).await?
+        self.store.work(send).await
     }
 }

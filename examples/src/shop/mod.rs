@@ -1,11 +1,12 @@
 //! A small web shop that makes good what its Inngest functions could not finish: it gives money back,
 //! puts stock back on the shelf, writes to the customer, and tells the team of whatever is left.
 //!
-//! Each part of the shop keeps its handlers beside its own code: `payments`, `stock`, `messages` and
+//! Each part of the shop keeps its handlers beside its own code: `checkout`, `stock`, `messages` and
 //! `counts`. Nothing lists them: `#[on_failure(..)]` registers each, and `Dispatcher::build` finds and
 //! checks them all. They are in a library, so they are there in those programs that name it: a crate
 //! that nothing names is not linked.
 
+mod checkout;
 mod counts;
 mod messages;
 mod payments;

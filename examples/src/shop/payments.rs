@@ -10,41 +10,44 @@ use std::{
     time::Duration,
 };
 
-use inngest_failure::{Failure, HandlerError, RunContext, State, on_failure};
-use rusqlite::params;
+use inngest_failure::HandlerError;
+use rusqlite::{Connection, params};
 
-use super::store::{self, Cents, Order, Store};
+use super::store::{self, Cents, Store};
 
-/// Give back what the order was charged.
-///
-/// A plain `fn`, since SQLite blocks.
-#[on_failure(function = "checkout", id = "refund", retries = 4, timeout = "10s")]
-fn refund(
-    failure: Failure<Order>,
-    State(store): State<Store>,
-    State(provider): State<Provider>,
-    run: RunContext,
+/// Gives back what the order was charged, once per key.
+pub(super) async fn refund(
+    store: &Store,
+    provider: &Provider,
+    order_id: &str,
+    key: String,
+    why: String,
 ) -> Result<String, HandlerError> {
-    let order_id = &failure.event.data.order_id;
-    // The same in every attempt, and when the same event comes a second time.
-    let key = failure.idempotency_key("refund");
+    let (provider, order_id) = (provider.clone(), order_id.to_owned());
+    store.work(move |db| pay_back(db, &provider, &order_id, &key, &why)).await
+}
 
-    let mut db = store.lock();
-    let tx = store::write(&mut db)?;
+fn pay_back(
+    db: &mut Connection,
+    provider: &Provider,
+    order_id: &str,
+    key: &str,
+    why: &str,
+) -> Result<String, HandlerError> {
+    let tx = store::write(db)?;
     let customer = store::customer_of(&tx, order_id)?;
     // How much is a matter of the books, not of the event.
     let charged: i64 = tx.query_row(
         "SELECT coalesce(sum(cents), 0) FROM payments WHERE order_id = ?1 AND key <> ?2",
-        [order_id, &key],
+        [order_id, key],
         |row| row.get(0),
     )?;
     if charged == 0 {
         return Ok("nothing was charged".to_owned());
     }
-    let note = format!("refund, attempt {}: {}", run.attempt + 1, failure.error);
     let entered = tx.execute(
         "INSERT INTO payments VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO NOTHING",
-        params![key, order_id, -charged, note],
+        params![key, order_id, -charged, format!("refund: {why}")],
     )?;
     if entered == 0 {
         return Ok("already refunded".to_owned());
@@ -53,7 +56,7 @@ fn refund(
     // again, and knows by the key that it has paid. Nobody else can write meanwhile: SQLite has one
     // writer at a time.
     provider
-        .refund(&key, &customer, Cents(charged))
+        .refund(key, &customer, Cents(charged))
         .map_err(|busy| HandlerError::retry_after(busy, busy.wait))?;
     tx.commit()?;
     Ok(format!("refunded {}", Cents(charged)))
@@ -67,12 +70,12 @@ pub(crate) struct Provider {
 
 impl Provider {
     /// Pays once per key.
-    fn refund(&self, _key: &str, _customer: &str, _amount: Cents) -> Result<(), Busy> {
-        if self.was_called.swap(true, Ordering::Relaxed) {
-            Ok(())
-        } else {
-            Err(Busy { wait: Duration::from_millis(50) })
+    fn refund(&self, key: &str, _customer: &str, amount: Cents) -> Result<(), Busy> {
+        if !self.was_called.swap(true, Ordering::Relaxed) {
+            return Err(Busy { wait: Duration::from_millis(50) });
         }
+        tracing::info!(key, "the payment provider pays {amount}");
+        Ok(())
     }
 }
 

@@ -26,7 +26,7 @@ const APPLICATION_ID: i32 = i32::from_be_bytes(*b"shop");
 
 /// The books, which handlers take as `State<Store>`; a clone is the same books.
 ///
-/// SQLite blocks: so a handler that uses it is a plain `fn`, which runs on the blocking pool.
+/// SQLite blocks: so a handler that uses it is a plain `fn`, which runs on the blocking pool, or calls [`work`](Store::work).
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Arc<Mutex<Connection>>,
@@ -74,6 +74,15 @@ impl Store {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Connection> {
         // A handler that panicked has left nothing half done: its transaction was rolled back.
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works with the database on the blocking pool, for an `async fn` must not block.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, HandlerError> + Send + 'static,
+    ) -> Result<T, HandlerError> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || work(&mut store.lock())).await?
     }
 
     /// What stands in the books.
