@@ -1,15 +1,17 @@
 //! No secret in anything that comes out: everything that is logged, answered or shown in a run at trace level,
 //! searched for the keys. One test, for what it listens to is the whole process.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
+use http_body_util::Full;
 use inngest_failure::{
-    Api, Dispatcher, Failure, HandlerError, handlers, on_failure,
+    Api, Backoff, Dispatcher, Event, Failure, FailureEvent, HandlerError, Step, handlers,
+    on_failure,
     serve::{Endpoint, EndpointBuilder},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{
     Log,
     http::{Api as InngestApi, KEY, OTHER_KEY, PATH, Server, call, nowhere, signed},
@@ -26,23 +28,70 @@ async fn checkout(failure: Failure) -> Result<String, HandlerError> {
     }
 }
 
-fn body(act: &str) -> String {
-    let event = json!({
+#[on_failure(function = "checkout", id = "tell", retries = 1)]
+async fn tell(step: Step) -> Result<(), HandlerError> {
+    step.send_event("tell", Event::new("shop/undone", json!({}))).await?;
+    Ok(())
+}
+
+fn event(act: &str) -> Value {
+    json!({
         "name": "inngest/function.failed",
         "data": {
             "function_id": "shop-checkout", "run_id": "r1", "error": { "message": "card declined" },
             "event": { "data": { "act": act } },
         },
-    });
-    json!({ "ctx": { "run_id": "r2", "attempt": 0, "use_api": act == "fetch" }, "event": event })
-        .to_string()
+    })
+}
+
+fn body(act: &str) -> String {
+    let ctx = json!({ "run_id": "r2", "attempt": 0, "use_api": act == "fetch" });
+    json!({ "ctx": ctx, "event": event(act), "steps": {} }).to_string()
+}
+
+/// An HTTP client of the user's, whose errors name the URL.
+#[derive(Clone)]
+struct Talkative;
+
+impl tower::Service<Request<Bytes>> for Talkative {
+    type Response = Response<Full<Bytes>>;
+    type Error = String;
+    type Future = std::future::Ready<Result<Self::Response, String>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), String>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        std::future::ready(Err(format!("no route to {}", request.uri())))
+    }
+}
+
+/// Events that are sent in process.
+async fn sent_in_process(origin: &str, talkative: bool) -> String {
+    let api = Api::builder().dev(false).event_key(EVENT_KEY).event_api_origin(origin);
+    let api = if talkative { api.client(Talkative) } else { api }.build().unwrap();
+    let dispatcher = Dispatcher::builder()
+        .without_inventory()
+        .app("shop")
+        .backoff(Backoff::new().first(Duration::from_millis(1)))
+        .api(api)
+        .register(handlers![tell])
+        .build()
+        .unwrap();
+    let event = FailureEvent::try_from(event("succeed")).unwrap();
+    let dispatch = dispatcher.dispatch(event).await;
+    format!("{dispatcher:?} {dispatch:?} {:?}\n", dispatch.runs[0].result)
 }
 
 fn endpoint(origin: &str) -> EndpointBuilder {
     let dispatcher = Dispatcher::builder()
         .without_inventory()
         .app("shop")
-        .register(handlers![checkout])
+        .register(handlers![checkout, tell])
         .build()
         .unwrap();
     Endpoint::builder(dispatcher, "shop-failures")
@@ -78,6 +127,7 @@ async fn all_answers(server: &Server) -> String {
         let call = call(function, body(act));
         requests.extend([call.clone(), signed(call.clone(), KEY), signed(call, OTHER_KEY)]);
     }
+    requests.push(signed(call("shop-failures-tell", body("succeed")), KEY));
     requests.push(signed(call(function, "{"), KEY));
     requests.push(signed(call("unknown", "{}"), KEY));
     let mut answers = String::new();
@@ -94,8 +144,8 @@ async fn nothing_that_comes_out_holds_a_secret() {
     let mut out = String::new();
 
     // Servers that accept, that refuse and repeat what they were sent, and that are not there.
-    let registered = r#"{"ok":true,"modified":true}"#;
-    let accepting = InngestApi::start(&[(200, registered); 8]).await;
+    let registered = r#"{"ok":true,"modified":true,"ids":["id1"],"status":200}"#;
+    let accepting = InngestApi::start(&[(200, registered); 12]).await;
     let bearer = {
         let endpoint = endpoint(&accepting.origin()).build().unwrap();
         endpoint.sync().await.unwrap();
@@ -114,6 +164,9 @@ async fn nothing_that_comes_out_holds_a_secret() {
         writeln!(out, "{endpoint:?} {endpoint:#?}").unwrap();
         let server = Server::start(endpoint.clone()).await;
         out += &all_answers(&server).await;
+        for talkative in [false, true] {
+            out += &sent_in_process(&origin, talkative).await;
+        }
         if let Err(error) = endpoint.sync().await {
             writeln!(out, "{error} {error:?} {:?}", std::error::Error::source(&error)).unwrap();
         }
@@ -137,7 +190,9 @@ async fn nothing_that_comes_out_holds_a_secret() {
     for part in ["TRACE", "call answered", "sync failed", "request refused", "handler failed"] {
         assert!(logged.contains(part), "the log is not what it should be: no {part:?}");
     }
-    for part in ["[redacted]", "authentication_succeeded", "no signing key"] {
+    let sent = ["StepRun", "StepError", "has not taken the event", "no route to http://"];
+    for part in ["[redacted]", "authentication_succeeded", "no signing key"].into_iter().chain(sent)
+    {
         assert!(out.contains(part), "the answers are not what they should be: no {part:?}");
     }
     let secret = |key: &str| key.rsplit('-').next().unwrap().to_owned();

@@ -1,6 +1,7 @@
 //! Durable steps: at an endpoint, in process, and with the testing kit.
 
 mod endpoint;
+mod fetch;
 mod in_process;
 mod killed;
 mod kit;

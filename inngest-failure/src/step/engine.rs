@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     Memos,
     op::Op,
-    operation::{Failed, Operation, Report, hash},
+    operation::{Failed, Operation, Report},
     pass::{Met, Outcome, StepFailure, Ticket},
 };
 
@@ -68,21 +68,18 @@ impl Remote {
 
     /// The rank in which the step had completed, if it had: what is not among those that the server lists follows
     /// them.
-    pub(super) fn rank(&mut self, key: &str) -> Option<usize> {
-        let hashed = hash(key);
-        if self.target.as_ref() == Some(&hashed) {
-            self.target_is_met = true;
-        }
-        if !self.memos.contains(&hashed) {
+    pub(super) fn rank(&mut self, hashed: &str) -> Option<usize> {
+        self.target_is_met |= self.target.as_deref() == Some(hashed);
+        if !self.memos.contains(hashed) {
             return None;
         }
         self.recalled += 1;
-        Some(self.ranks.get(&hashed).copied().unwrap_or(self.ranks.len()))
+        Some(self.ranks.get(hashed).copied().unwrap_or(self.ranks.len()))
     }
 
     /// The outcome of a step that has a rank.
-    pub(super) fn outcome(&self, key: &str) -> Outcome {
-        self.memos.outcome(&hash(key))
+    pub(super) fn outcome(&self, hashed: &str) -> Outcome {
+        self.memos.outcome(hashed)
     }
 
     pub(super) fn unmet(&self) -> usize {
@@ -107,7 +104,7 @@ impl Remote {
         let fresh: Vec<_> = match &self.target {
             None => fresh.collect(),
             Some(target) if self.target_is_met => {
-                fresh.filter(|(_, met)| hash(&met.key) == *target).collect()
+                fresh.filter(|(_, met)| met.hashed == *target).collect()
             }
             Some(_) => Vec::new(),
         };
@@ -149,7 +146,7 @@ impl Remote {
 
     /// The handler has dropped a step that had started. If it was the one that was asked for, discovery goes on.
     pub(super) fn lose(&mut self, met: &Met) {
-        if self.target.as_ref() == Some(&hash(&met.key)) {
+        if self.target.as_ref() == Some(&met.hashed) {
             self.target = None;
         }
     }

@@ -56,7 +56,7 @@ impl Operation {
         // By this the dashboard tells it from a closure.
         let opts = matches!(met.op, Op::SendEvent).then(|| json!({ "type": "step.sendEvent" }));
         Self {
-            id: hash(&met.key),
+            id: met.hashed.clone(),
             op,
             name: met.id.clone(),
             display_name: met.id.clone(),

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 #[cfg(feature = "serve")]
 use super::{
     engine::{Choice, Remote},
-    operation::Report,
+    operation::{Report, hash},
 };
 use super::{
     local::{Failing, Local, Memory},
@@ -79,6 +79,9 @@ enum Host {
 pub(super) struct Met {
     /// The id, which a repetition has a number in.
     pub(super) key: String,
+    /// The same as the server knows it.
+    #[cfg(feature = "serve")]
+    pub(super) hashed: String,
     pub(super) id: String,
     pub(super) op: Op,
     rank: Option<usize>,
@@ -349,10 +352,15 @@ pub(crate) enum Ended {
 impl State {
     fn meet(&mut self, id: &str, op: Op) -> Ticket {
         let key = self.key(id);
+        #[cfg(feature = "serve")]
+        let mut hashed = String::new();
         let rank = match &mut self.host {
             Host::Local(local) => local.rank(&key),
             #[cfg(feature = "serve")]
-            Host::Remote(remote) => remote.rank(&key),
+            Host::Remote(remote) => {
+                hashed = hash(&key);
+                remote.rank(&hashed)
+            }
         };
         let ticket = self.next;
         self.next += 1;
@@ -360,7 +368,16 @@ impl State {
             Some(rank) => self.remembered.insert((rank, ticket)),
             None => self.fresh.insert(ticket),
         };
-        let met = Met { key, id: id.to_owned(), op, rank, phase: Phase::Waiting, waker: None };
+        let met = Met {
+            key,
+            #[cfg(feature = "serve")]
+            hashed,
+            id: id.to_owned(),
+            op,
+            rank,
+            phase: Phase::Waiting,
+            waker: None,
+        };
         self.met.insert(ticket, met);
         ticket
     }
@@ -470,7 +487,7 @@ impl State {
             Phase::Remembered => Poll::Ready(Go::End(match &self.host {
                 Host::Local(local) => local.outcome(&met.key),
                 #[cfg(feature = "serve")]
-                Host::Remote(remote) => remote.outcome(&met.key),
+                Host::Remote(remote) => remote.outcome(&met.hashed),
             })),
             Phase::Ended(outcome) => Poll::Ready(Go::End(outcome)),
             waiting @ (Phase::Waiting | Phase::Started | Phase::Parked) => {
