@@ -122,7 +122,7 @@ async fn several_new_steps_are_reported_and_each_runs_only_when_it_is_asked_for(
         op("StepPlanned", "c"),
     ];
     assert_eq!(ops(&body), expected);
-    assert_eq!(body[2]["opts"], json!({ "duration": "90s" }));
+    assert_eq!(body[2]["opts"], json!({ "duration": "1m30s" }));
     assert_eq!(seen.take(), [""; 0]);
 
     for id in ["a", "b", "c"] {
@@ -312,7 +312,7 @@ async fn what_the_server_does_is_reported_with_its_options() {
     assert_eq!(
         body[0]["opts"],
         json!({
-            "event": "shop/approved", "timeout": "3600s",
+            "event": "shop/approved", "timeout": "1h",
             "if": "async.data.order_id == event.data.event.data.order_id",
         })
     );
@@ -322,7 +322,7 @@ async fn what_the_server_does_is_reported_with_its_options() {
     assert_eq!(ops(&body), [op("InvokeFunction", "refund")]);
     assert_eq!(
         body[0]["opts"],
-        json!({ "function_id": "payments-refund", "payload": { "data": { "n": 1 } }, "timeout": "2500ms" })
+        json!({ "function_id": "payments-refund", "payload": { "data": { "n": 1 } }, "timeout": "2s500ms" })
     );
 
     known.push(("refund", json!({ "data": { "cents": 5 } })));

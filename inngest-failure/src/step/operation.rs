@@ -116,13 +116,25 @@ impl Until {
     }
 }
 
-/// A duration as Inngest reads it, in whole milliseconds, none of them too early.
+/// A duration as Inngest reads it, such as `1h30m`, in whole milliseconds, none of them too early.
 fn duration_text(duration: Duration) -> String {
-    let millis = duration.as_nanos().div_ceil(1_000_000);
-    match millis % 1000 {
-        0 => format!("{}s", millis / 1000),
-        _ => format!("{millis}ms"),
+    const UNITS: [(&str, u128); 6] = [
+        ("w", 7 * 24 * 3_600_000),
+        ("d", 24 * 3_600_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
+    let mut left = duration.as_nanos().div_ceil(1_000_000);
+    let mut text = String::new();
+    for (unit, millis) in UNITS {
+        if left >= millis {
+            text += &format!("{}{unit}", left / millis);
+            left %= millis;
+        }
     }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// A step's id as the server keeps it: SHA-1, in lower-case hexadecimal digits.
@@ -164,8 +176,10 @@ mod tests {
     fn durations_are_texts_that_inngest_reads() {
         let text = |millis| duration_text(Duration::from_millis(millis));
         assert_eq!(text(0), "0s");
-        assert_eq!(text(90_000), "90s");
-        assert_eq!(text(1500), "1500ms");
+        assert_eq!(text(90_000), "1m30s");
+        assert_eq!(text(604_800_000 + 86_400_000), "1w1d");
+        assert_eq!(text(9_900_000), "2h45m");
+        assert_eq!(text(1500), "1s500ms");
         assert_eq!(duration_text(Duration::from_nanos(1)), "1ms");
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_378_322_890);
         assert_eq!(Until::At(time).to_text(), "2026-11-22T20:12:02.890Z");
