@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::{
     Memos,
-    op::Op,
     operation::{Failed, Operation, Report},
     pass::{Met, Outcome, StepFailure, Ticket},
 };
@@ -110,7 +109,7 @@ impl Remote {
         };
         match fresh.as_slice() {
             [] => Choice::Wait,
-            [(ticket, met)] if runs(met) && (self.immediate || self.target.is_some()) => {
+            [(ticket, met)] if met.runs() && (self.immediate || self.target.is_some()) => {
                 Choice::Run(*ticket)
             }
             found => {
@@ -162,9 +161,4 @@ impl Remote {
         let operations = vec![Operation::not_found(target.clone())];
         Some(Report { operations, failed: None, outcome: "step_not_found" })
     }
-}
-
-/// Whether the step runs here.
-fn runs(met: &Met) -> bool {
-    matches!(met.op, Op::Run | Op::SendEvent)
 }

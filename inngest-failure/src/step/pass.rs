@@ -10,7 +10,7 @@ use std::{
     future::poll_fn,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -126,6 +126,17 @@ pub(super) struct StepFailure {
     pub(super) error: FailureError,
     pub(super) is_retriable: bool,
     pub(super) delay: Option<Duration>,
+}
+
+impl Met {
+    /// Whether the step runs here.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.op, Op::Run | Op::SendEvent)
+    }
+
+    fn has_gone_ahead(&self) -> bool {
+        matches!(self.phase, Phase::Granted | Phase::Started)
+    }
 }
 
 impl StepFailure {
@@ -260,7 +271,7 @@ impl Pass {
         next
     }
 
-    /// How many steps were met that nothing is remembered of, and how many of those wait.
+    /// If the step that was asked for has not turned up, the number of those that have.
     #[cfg(feature = "serve")]
     pub(super) fn target_is_missing(&self) -> Option<Ticket> {
         let state = self.lock();
@@ -289,12 +300,8 @@ impl Pass {
     /// The call's time is over: the steps that are running have failed. Whether there were any.
     pub(super) fn time_out(&self) -> bool {
         let mut state = self.lock();
-        let started = |met: &Met| {
-            matches!(met.phase, Phase::Granted | Phase::Started)
-                && !matches!(met.op, Op::Sleep { .. })
-        };
-        let running: Vec<Ticket> =
-            state.met.iter().filter(|(_, met)| started(met)).map(|(ticket, _)| *ticket).collect();
+        let running = state.met.iter().filter(|(_, met)| met.has_gone_ahead() && met.runs());
+        let running: Vec<Ticket> = running.map(|(ticket, _)| *ticket).collect();
         for &ticket in &running {
             let error = FailureError::own(
                 "TimedOut",
@@ -305,8 +312,7 @@ impl Pass {
         !running.is_empty()
     }
 
-    /// Ends the pass: from now on its steps are of no use. Whether the handler had anything to report before it came
-    /// to its end, however that was.
+    /// Ends the pass: from now on its steps are of no use.
     pub(crate) fn end(&self) -> Ended {
         let mut state = self.lock();
         state.is_over = true;
@@ -382,7 +388,7 @@ impl State {
         ticket
     }
 
-    /// The id, or with a number if it was used before: PROTOCOL of Inngest's SDKs, `id`, `id:1`, `id:2`.
+    /// The id, with a number if it was used before, as Inngest's SDKs count: `id`, `id:1`, `id:2`.
     fn key(&mut self, id: &str) -> String {
         let Some(next) = self.ids.get_mut(id) else {
             self.ids.insert(id.to_owned(), 1);
@@ -392,7 +398,7 @@ impl State {
         let key = loop {
             let key = format!("{id}:{number}");
             number += 1;
-            // Somebody may have written the number himself.
+            // A step may have been called so.
             if !self.ids.contains_key(&key) {
                 break key;
             }
@@ -472,35 +478,44 @@ impl State {
         }
     }
 
-    fn poll(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<Go> {
-        let Some(met) = self.met.get_mut(&ticket) else { return Poll::Pending };
+    /// What the step is to do, if it is its turn.
+    fn turn(&mut self, ticket: Ticket) -> Option<Go> {
+        let met = self.met.get_mut(&ticket)?;
         match mem::replace(&mut met.phase, Phase::Parked) {
             Phase::Granted => {
                 met.phase = Phase::Started;
                 match (&met.op, &mut self.host) {
                     (Op::Sleep { until }, Host::Local(local)) => {
-                        Poll::Ready(Go::Sleep(local.deadline(&met.key, *until)))
+                        Some(Go::Sleep(local.deadline(&met.key, *until)))
                     }
-                    _ => Poll::Ready(Go::Run),
+                    _ => Some(Go::Run),
                 }
             }
-            Phase::Remembered => Poll::Ready(Go::End(match &self.host {
+            Phase::Remembered => Some(Go::End(match &self.host {
                 Host::Local(local) => local.outcome(&met.key),
                 #[cfg(feature = "serve")]
                 Host::Remote(remote) => remote.outcome(&met.hashed),
             })),
-            Phase::Ended(outcome) => Poll::Ready(Go::End(outcome)),
+            Phase::Ended(outcome) => Some(Go::End(outcome)),
             waiting @ (Phase::Waiting | Phase::Started | Phase::Parked) => {
                 met.phase = waiting;
-                met.waker = Some(cx.waker().clone());
-                Poll::Pending
+                None
             }
         }
+    }
+
+    /// Whom to wake when it is the step's turn; who was to be woken before is handed back.
+    fn wait(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
+        self.met.get_mut(&ticket)?.waker.replace(waker)
     }
 
     /// A step that had gone ahead is done.
     fn finish(&mut self, ticket: Ticket, result: Result<String, StepFailure>) {
         let Some(met) = self.met.get_mut(&ticket) else { return };
+        // One whose time was over has failed already.
+        if !met.has_gone_ahead() {
+            return;
+        }
         match met.op {
             Op::Sleep { .. } => self.sleeping -= 1,
             _ => self.running -= 1,
@@ -516,15 +531,15 @@ impl State {
         met.phase = outcome.map_or(Phase::Parked, Phase::Ended);
     }
 
-    /// The handler has let go of a step.
-    fn leave(&mut self, ticket: Ticket) -> Option<Met> {
+    /// The handler has let go of a step. Whether it had started, and nothing is remembered of it.
+    fn leave(&mut self, ticket: Ticket) -> Option<(Met, bool)> {
         let met = self.met.remove(&ticket)?;
         self.fresh.remove(&ticket);
         if let Some(rank) = met.rank {
             self.remembered.remove(&(rank, ticket));
         }
-        if !matches!(met.phase, Phase::Granted | Phase::Started) {
-            return None;
+        if !met.has_gone_ahead() {
+            return Some((met, false));
         }
         match met.op {
             Op::Sleep { .. } => self.sleeping -= 1,
@@ -534,7 +549,8 @@ impl State {
         if let Host::Remote(remote) = &mut self.host {
             remote.lose(&met);
         }
-        Some(met).filter(|met| !self.is_over && matches!(met.op, Op::Run | Op::SendEvent))
+        let is_lost = !self.is_over && met.runs();
+        Some((met, is_lost))
     }
 }
 
@@ -549,8 +565,9 @@ impl Turn<'_> {
     /// Waits until the step may go on. In most passes of a handler that never is.
     pub(super) async fn next(&self) -> Result<Go, StepError> {
         poll_fn(|cx| {
+            let waker = cx.waker().clone();
             let mut state = self.pass.lock();
-            if let Poll::Ready(go) = state.poll(self.ticket, cx) {
+            if let Some(go) = state.turn(self.ticket) {
                 return Poll::Ready(Ok(go));
             }
             if state.is_over {
@@ -560,6 +577,8 @@ impl Turn<'_> {
                 );
                 return Poll::Ready(Err(StepError::misuse(self.id, message)));
             }
+            // What a waker does when it is dropped is not for the lock.
+            let _before = state.wait(self.ticket, waker);
             drop(state);
             if self.pass.is_plain {
                 self.pass.advance();
@@ -588,8 +607,8 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let dropped = self.pass.lock().leave(self.ticket);
-        if let Some(met) = dropped {
+        let left = self.pass.lock().leave(self.ticket);
+        if let Some((met, true)) = left {
             tracing::warn!(
                 step = met.id,
                 "a step that had started was dropped before it ended, as in a `select!` that another future won: nothing \
