@@ -71,7 +71,7 @@ impl Local {
         *self.memory.deadlines.entry(key.to_owned()).or_insert(deadline)
     }
 
-    /// What a step ended with, if it has an end that the handler is to see in this attempt.
+    /// What a step ended with; nothing if it is to be tried again.
     pub(super) fn finish(
         &mut self,
         met: &Met,
@@ -93,7 +93,7 @@ impl Local {
         self.has_remembered = true;
         let rank = self.memory.outcomes.len();
         self.memory.outcomes.insert(met.key.clone(), (rank, outcome.clone()));
-        (!self.is_failing()).then_some(outcome)
+        Some(outcome)
     }
 
     fn fail(&mut self, met: &Met, StepFailure { error, delay, .. }: StepFailure, failures: u32) {

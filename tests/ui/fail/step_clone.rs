@@ -1,0 +1,10 @@
+use inngest_failure::{HandlerError, Step, on_failure};
+
+#[on_failure(function = "checkout")]
+async fn undo(step: Step) -> Result<(), HandlerError> {
+    let other = step.clone();
+    other.run("refund", async || Ok::<_, HandlerError>(())).await?;
+    Ok(())
+}
+
+fn main() {}
