@@ -171,5 +171,5 @@ pub use self::{
     rate::Rate,
     registry::{HandlerInfo, on_failure},
     selector::Trigger,
-    step::{Event, Invoke, Step, Wait},
+    step::{Event, Invoke, Step, StepFailure, StepValue, Wait},
 };

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod fetch;
+mod held;
 mod in_process;
 mod killed;
 mod kit;

@@ -117,7 +117,10 @@ impl Handler {
         unfinished.ended = true;
         let called = match (attempted.end, attempted.pass) {
             // What has become of a step is reported first: a side effect is to be remembered.
-            (_, Some(Ended::Remote { report: Some(report), .. })) => Called::Reported(report),
+            (end, Some(Ended::Remote { report: Some(report), .. })) => {
+                panic::drop_caught(end);
+                Called::Reported(report)
+            }
             (End::Returned(Ok(_)), Some(Ended::Remote { not_found: Some(report), .. })) => {
                 Called::Reported(report)
             }
@@ -169,7 +172,8 @@ impl Handler {
             let failing;
             (memory, failing) = match pass {
                 Some(Ended::Local { memory, has_remembered, failing }) => {
-                    if has_remembered {
+                    // A handler whose every attempt has other steps would be tried for ever.
+                    if has_remembered && memory.len() <= MAX_STEPS {
                         failures_outside = 0;
                     }
                     (memory, failing)
@@ -262,6 +266,9 @@ impl Handler {
     }
 }
 
+/// As many steps as Inngest allows a run.
+const MAX_STEPS: usize = 1000;
+
 /// What handlers run with, beside their own settings.
 #[derive(Debug)]
 pub(super) struct Tools {
@@ -301,7 +308,7 @@ impl End {
 impl From<Driven<Result<Result<Value, CallError>, Panic>>> for End {
     fn from(driven: Driven<Result<Result<Value, CallError>, Panic>>) -> Self {
         match driven {
-            Driven::Returned(result) => Self::Returned(flatten(Some(result))),
+            Driven::Returned(result) => Self::Returned(flatten(result)),
             Driven::Stopped => Self::Stopped,
             Driven::TimedOut { in_step } => Self::TimedOut { in_step },
         }
@@ -356,7 +363,7 @@ async fn blocking(
         let error = HandlerError::from("the runtime shut down before the handler could run");
         Ok(Err(CallError::Failed(error)))
     });
-    (flatten(Some(result)), None)
+    (flatten(result), None)
 }
 
 /// A plain `fn` on the blocking pool, which nothing can stop.
@@ -402,11 +409,10 @@ async fn within<F: Future>(
     }
 }
 
-fn flatten(result: Option<Result<Result<Value, CallError>, Panic>>) -> Result<Value, RunError> {
+fn flatten(result: Result<Result<Value, CallError>, Panic>) -> Result<Value, RunError> {
     match result {
-        Some(Ok(result)) => result.map_err(RunError::from),
-        Some(Err(panic)) => Err(panic.into()),
-        None => Err(RunError::TimedOut),
+        Ok(result) => result.map_err(RunError::from),
+        Err(panic) => Err(panic.into()),
     }
 }
 

@@ -218,14 +218,15 @@ impl FailureError {
     pub(crate) fn from_body(body: &str) -> Self {
         let seen = see_through(body, 0);
         let text: Arc<str> = body.into();
-        let wire: Option<WireError<'_>> = serde_json::from_str(&text).ok();
-        let cause = wire.and_then(|wire| wire.cause).and_then(|cause| {
+        let wire: WireError<'_> = serde_json::from_str(&text).unwrap_or_default();
+        let (name, stack) = (own(wire.name), own(wire.stack));
+        let cause = wire.cause.and_then(|cause| {
             Self::from_cause(&text, cause, 0, &|place| Origin::Body(Arc::clone(&text), place))
         });
         Self {
-            name: seen.name.unwrap_or_else(default_name),
+            name: seen.name.or(name).unwrap_or_else(default_name),
             message: seen.message.unwrap_or_else(|| body.to_owned()),
-            stack: seen.stack,
+            stack: seen.stack.or(stack),
             cause,
             origin: Origin::Body(Arc::clone(&text), 0..text.len()),
             code: OnceLock::new(),

@@ -32,13 +32,13 @@ struct Ctx {
     /// the events.
     use_api: Option<bool>,
     /// Whether also a step that is found alone is to be reported before it runs.
-    disable_immediate_execution: bool,
+    disable_immediate_execution: Option<bool>,
     stack: Option<Stack>,
 }
 
 /// What a call says of the order of its steps.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "the order of the steps")]
 struct Stack {
     /// The hashed ids in the order in which the steps have completed.
     stack: Option<Vec<String>>,
@@ -123,7 +123,7 @@ impl Inner {
                             .and_then(|stack| stack.stack)
                             .unwrap_or_default(),
                         target: step.map(Cow::into_owned),
-                        immediate: !ctx.disable_immediate_execution,
+                        immediate: ctx.disable_immediate_execution != Some(true),
                         is_last: ctx.is_last(info.retries),
                     };
                     let remote = Remote::new(asked);

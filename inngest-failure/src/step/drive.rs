@@ -55,6 +55,11 @@ pub(crate) async fn drive<F: Future + Unpin>(
             }
         }
         if clock.is_over(pass.is_asleep(), cx) {
+            #[cfg(feature = "serve")]
+            if pass.target_is_missing().is_some() {
+                pass.give_target_up();
+                return Poll::Ready(Driven::Stopped);
+            }
             return Poll::Ready(Driven::TimedOut { in_step: pass.time_out() });
         }
         #[cfg(feature = "serve")]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     Memos,
     operation::{Failed, Operation, Report},
-    pass::{Met, Outcome, StepFailure, Ticket},
+    pass::{Fault, Met, Outcome, Ticket},
 };
 
 /// What a call says of its run's steps.
@@ -27,7 +27,6 @@ pub(crate) struct Remote {
     memos: Memos,
     ranks: HashMap<String, usize>,
     target: Option<String>,
-    target_is_met: bool,
     immediate: bool,
     is_last: bool,
     /// How many remembered steps the handler has come to.
@@ -38,7 +37,7 @@ pub(crate) struct Remote {
 /// What becomes of the new steps.
 pub(super) enum Choice {
     Run(Ticket),
-    /// They were reported.
+    /// There is something to report.
     Report,
     Wait,
 }
@@ -58,7 +57,6 @@ impl Remote {
             ranks,
             immediate: immediate && target.is_none(),
             target: target.filter(|_| !is_done),
-            target_is_met: false,
             is_last,
             recalled: 0,
             report: None,
@@ -68,7 +66,6 @@ impl Remote {
     /// The rank in which the step had completed, if it had: what is not among those that the server lists follows
     /// them.
     pub(super) fn rank(&mut self, hashed: &str) -> Option<usize> {
-        self.target_is_met |= self.target.as_deref() == Some(hashed);
         if !self.memos.contains(hashed) {
             return None;
         }
@@ -85,9 +82,9 @@ impl Remote {
         self.memos.len() - self.recalled
     }
 
-    /// Whether the step that is asked for has not turned up.
-    pub(super) fn awaits_target(&self) -> bool {
-        self.target.is_some() && !self.target_is_met
+    /// Whether there is a step that is asked for.
+    pub(super) fn has_target(&self) -> bool {
+        self.target.is_some()
     }
 
     pub(super) fn has_report(&self) -> bool {
@@ -98,40 +95,48 @@ impl Remote {
         self.report.take()
     }
 
-    /// What becomes of the new steps, in the order in which they were met; there is one at least.
-    pub(super) fn choose<'a>(&mut self, fresh: impl Iterator<Item = (Ticket, &'a Met)>) -> Choice {
-        let fresh: Vec<_> = match &self.target {
-            None => fresh.collect(),
-            Some(target) if self.target_is_met => {
-                fresh.filter(|(_, met)| met.hashed == *target).collect()
-            }
-            Some(_) => Vec::new(),
-        };
-        match fresh.as_slice() {
-            [] => Choice::Wait,
-            [(ticket, met)] if met.runs() && (self.immediate || self.target.is_some()) => {
-                Choice::Run(*ticket)
-            }
-            found => {
-                self.report = Some(Report {
-                    operations: found.iter().map(|(_, met)| Operation::found(met)).collect(),
-                    failed: None,
-                    outcome: "steps_found",
-                });
-                Choice::Report
-            }
+    /// What becomes of the step that is asked for, if it is among the new ones.
+    pub(super) fn target<'a>(
+        &mut self,
+        mut fresh: impl Iterator<Item = (Ticket, &'a Met)>,
+    ) -> Choice {
+        let target = self.target.as_ref();
+        let found = target.and_then(|target| fresh.find(|(_, met)| met.hashed == *target));
+        match found {
+            None => Choice::Wait,
+            Some((ticket, met)) if met.runs() => Choice::Run(ticket),
+            Some((_, met)) => self.found(&[met]),
         }
     }
 
+    /// What becomes of the new steps, in the order in which they were met; there is one at least. If one is asked for,
+    /// nothing becomes of the others.
+    pub(super) fn choose<'a>(&mut self, fresh: impl Iterator<Item = (Ticket, &'a Met)>) -> Choice {
+        if self.has_target() {
+            return Choice::Wait;
+        }
+        let (tickets, fresh): (Vec<Ticket>, Vec<&Met>) = fresh.unzip();
+        match (fresh.as_slice(), tickets.as_slice()) {
+            ([met], [ticket]) if met.runs() && self.immediate => Choice::Run(*ticket),
+            _ => self.found(&fresh),
+        }
+    }
+
+    fn found(&mut self, found: &[&Met]) -> Choice {
+        let operations = found.iter().map(|met| Operation::found(met)).collect();
+        self.report = Some(Report { operations, failed: None, outcome: "steps_found" });
+        Choice::Report
+    }
+
     /// A step that had run is done.
-    pub(super) fn finish(&mut self, met: &Met, result: Result<String, StepFailure>) {
-        self.report = Some(match result {
+    pub(super) fn finish(&mut self, met: &Met, result: Result<String, Fault>) {
+        let report = match result {
             Ok(json) => Report {
                 operations: vec![Operation::ran(met, json)],
                 failed: None,
                 outcome: "step_ran",
             },
-            Err(StepFailure { error, is_retriable, delay }) => {
+            Err(Fault { error, is_retriable, delay }) => {
                 let is_final = !is_retriable || self.is_last;
                 let operations = vec![Operation::failed(met, &error, is_final)];
                 let step_id = met.id.clone();
@@ -140,10 +145,18 @@ impl Remote {
                     Failed { step_id, message: error.message, is_final, is_retriable, delay };
                 Report { operations, failed: Some(failed), outcome: "step_failed" }
             }
-        });
+        };
+        match &mut self.report {
+            None => self.report = Some(report),
+            // A handler that goes on with a step that it had left for another may end both at once.
+            Some(before) => {
+                before.operations.extend(report.operations);
+                before.failed = before.failed.take().or(report.failed);
+            }
+        }
     }
 
-    /// The handler has dropped a step that had started. If it was the one that was asked for, discovery goes on.
+    /// The handler has dropped a step. If it was the one that was asked for, discovery goes on.
     pub(super) fn lose(&mut self, met: &Met) {
         if self.target.as_ref() == Some(&met.hashed) {
             self.target = None;
@@ -155,9 +168,9 @@ impl Remote {
         self.report = self.missing();
     }
 
-    /// What there is to report if the step that was asked for has not turned up.
+    /// What there is to report if the handler has not come to the step that was asked for, or does not await it.
     pub(crate) fn missing(&self) -> Option<Report> {
-        let target = self.target.as_ref().filter(|_| !self.target_is_met)?;
+        let target = self.target.as_ref()?;
         let operations = vec![Operation::not_found(target.clone())];
         Some(Report { operations, failed: None, outcome: "step_not_found" })
     }

@@ -33,6 +33,10 @@ impl Event {
         Self { name: name.into(), data, id: None, ts: None, user: None, v: None }
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// An id, so that the event counts once: for 24 hours Inngest drops others of the same id.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());

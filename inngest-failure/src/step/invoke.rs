@@ -8,7 +8,6 @@ use serde_json::Value;
 /// An Inngest function to call: see [`Step::invoke`](super::Step::invoke).
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until it is given to a step"]
-#[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only an endpoint tells Inngest"))]
 pub struct Invoke {
     pub(super) function_id: String,
     pub(super) data: Result<Value, String>,

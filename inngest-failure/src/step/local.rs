@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     op::{Op, Until},
-    pass::{Met, Outcome, StepFailure},
+    pass::{Fault, Met, Outcome},
 };
 use crate::event::FailureError;
 
@@ -37,6 +37,13 @@ pub(super) struct Local {
     retries: u32,
     failing: Option<Failing>,
     has_remembered: bool,
+}
+
+impl Memory {
+    /// How many steps are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.outcomes.len()
+    }
 }
 
 impl Local {
@@ -72,11 +79,7 @@ impl Local {
     }
 
     /// What a step ended with; nothing if it is to be tried again.
-    pub(super) fn finish(
-        &mut self,
-        met: &Met,
-        result: Result<String, StepFailure>,
-    ) -> Option<Outcome> {
+    pub(super) fn finish(&mut self, met: &Met, result: Result<String, Fault>) -> Option<Outcome> {
         let outcome = match result {
             Ok(json) => Ok(json),
             Err(failure) => {
@@ -96,15 +99,18 @@ impl Local {
         Some(outcome)
     }
 
-    fn fail(&mut self, met: &Met, StepFailure { error, delay, .. }: StepFailure, failures: u32) {
+    fn fail(&mut self, met: &Met, Fault { error, delay, .. }: Fault, failures: u32) {
         match &mut self.failing {
             None => {
                 let step_id = met.id.clone();
                 self.failing = Some(Failing { step_id, error, failures, delay });
             }
             Some(failing) => {
-                failing.failures = failing.failures.max(failures);
                 failing.delay = failing.delay.max(delay);
+                if failures > failing.failures {
+                    (failing.step_id, failing.error) = (met.id.clone(), error);
+                    failing.failures = failures;
+                }
             }
         }
     }

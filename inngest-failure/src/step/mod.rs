@@ -13,10 +13,13 @@ mod op;
 mod operation;
 mod pass;
 mod place;
+mod value;
 mod wait;
 
 use std::{
     fmt,
+    future::poll_fn,
+    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -32,18 +35,25 @@ pub(crate) use self::{
 pub(crate) use self::{
     engine::{Asked, Remote},
     memos::Memos,
-    operation::{Failed, Report},
+    operation::{Failed, Report, hash},
 };
-pub use self::{event::Event, invoke::Invoke, wait::Wait};
+pub use self::{
+    event::Event,
+    invoke::Invoke,
+    value::{StepFailure, StepValue},
+    wait::Wait,
+};
 use self::{
     op::{Op, Until},
-    pass::{Go, StepFailure, Turn},
+    pass::{Fault, Go, Turn},
     place::At,
+    value::read,
 };
 use crate::{
-    error::{HandlerError, ParseError, StepError},
+    __private::BoxFuture,
+    error::{HandlerError, StepError},
     event::TriggerEvent,
-    panic::{Caught, catch, drop_caught},
+    panic::{Caught, drop_caught},
 };
 
 /// The parts of a handler, each of which completes once.
@@ -52,7 +62,8 @@ use crate::{
 /// none may happen twice because the next one has failed. So let each be a step: once it has completed, its result is
 /// remembered, and when the handler runs again the step gives the result without running again.
 ///
-/// An argument of a handler, and not `Clone`: a step belongs to the one call of the one handler that was given it.
+/// An argument of a handler, and not `Clone`: a step belongs to the one call of the one handler that was given it. Pass
+/// `&step` to functions that it calls.
 ///
 /// # Examples
 ///
@@ -129,7 +140,8 @@ impl Step {
 
     /// Runs the closure and remembers what its future returns.
     ///
-    /// The future may borrow from the handler. Its value is kept as JSON, in process as well, and read back as `T`.
+    /// The future may borrow from the handler. Its value is kept as JSON, in process as well, and read back as `T`, so it
+    /// owns what it holds: a `String`, not a `&str`.
     ///
     /// # Examples
     ///
@@ -138,9 +150,20 @@ impl Step {
     ///
     /// #[on_failure(function = "checkout")]
     /// async fn undo_checkout(step: Step) -> Result<u64, HandlerError> {
+    ///     // Where nothing else names the type of the error, `Ok` has to.
     ///     let cents = step.run("refund", async || Ok::<u64, HandlerError>(1250)).await?;
+    ///     restock(&step).await?;
     ///     Ok(cents)
     /// }
+    ///
+    /// /// Steps may be in functions that the handler calls.
+    /// async fn restock(step: &Step) -> Result<(), HandlerError> {
+    ///     step.run("restock", stock::give_back).await?;
+    ///     Ok(())
+    /// }
+    /// # mod stock {
+    /// #     pub async fn give_back() -> Result<(), std::io::Error> { Ok(()) }
+    /// # }
     /// ```
     ///
     /// # Errors
@@ -156,23 +179,28 @@ impl Step {
     ///
     /// If the future is dropped before the step has completed, nothing is remembered of it: what the closure did until then
     /// stays done, and it runs again if the handler does.
-    pub async fn run<T, E, F, Fut>(&self, id: &str, f: F) -> Result<T, StepError>
+    // A boxed future has its bounds checked where it is made, so that a fault is one error and not three.
+    pub fn run<'a, T, E, F, Fut>(&'a self, id: &'a str, f: F) -> BoxFuture<'a, Result<T, StepError>>
     where
-        T: Serialize + DeserializeOwned + Send,
-        E: Into<HandlerError> + Send,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
+        T: StepValue + 'a,
+        E: StepFailure + 'a,
+        F: FnOnce() -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T, E>> + Send + 'a,
     {
-        let turn = self.pass.meet(id, Op::Run)?;
-        let json = turn.settle(async move {
-            let value = f().await.map_err(Into::into)?;
-            serde_json::to_string(&value).map_err(|error| {
-                HandlerError::non_retriable(format!(
-                    "what step `{id}` returned can't be written as JSON: {error}"
-                ))
-            })
-        });
-        read(id, &json.await?)
+        Box::pin(async move {
+            let turn = self.pass.meet(id, Op::Run)?;
+            let json = turn.settle(async move {
+                let value = f().await.map_err(StepFailure::into_handler_error)?;
+                let json = value.to_json();
+                drop_caught(value);
+                json.map_err(|error| {
+                    HandlerError::non_retriable(format!(
+                        "what step `{id}` returned can't be written as JSON: {error}"
+                    ))
+                })
+            });
+            T::from_json(id, &json.await?)
+        })
     }
 
     /// Sleeps, at an endpoint for up to a year without a process that waits.
@@ -189,10 +217,7 @@ impl Step {
     ///
     /// A sleep that is dropped goes on when the handler comes to it again, from where it first began.
     pub async fn sleep(&self, id: &str, duration: Duration) -> Result<(), StepError> {
-        if duration > MAX_SLEEP {
-            let message = format!("step `{id}`: a sleep of more than 292 years is not to be had");
-            return Err(StepError::misuse(id, message));
-        }
+        check_duration(id, "sleep", duration)?;
         self.sleep_for(id, Until::After(duration)).await
     }
 
@@ -271,6 +296,9 @@ impl Step {
         id: &str,
         events: Vec<Event>,
     ) -> Result<Vec<String>, StepError> {
+        for event in &events {
+            check_name(id, "an event", event.name())?;
+        }
         let turn = self.pass.meet(id, Op::SendEvent)?;
         let json = turn.settle(self.post(id, &events)).await?;
         let Sent { ids } = read(id, &json)?;
@@ -327,18 +355,26 @@ impl Step {
     /// # Cancel safety
     ///
     /// If the future is dropped, the function may run or not, and the handler does not learn what it returned.
-    pub async fn invoke<T>(&self, id: &str, invoke: Invoke) -> Result<T, StepError>
+    pub fn invoke<'a, T>(
+        &'a self,
+        id: &'a str,
+        invoke: Invoke,
+    ) -> BoxFuture<'a, Result<T, StepError>>
     where
-        T: DeserializeOwned,
+        T: DeserializeOwned + 'a,
     {
-        if let Err(error) = &invoke.data {
-            let message =
-                format!("step `{id}`: the function's data can't be written as JSON: {error}");
-            return Err(StepError::misuse(id, message));
-        }
-        let turn = self.pass.meet(id, Op::Invoke(invoke))?;
-        let json = turn.settle(nothing()).await?;
-        read(id, &json)
+        Box::pin(async move {
+            check_name(id, "a function", &invoke.function_id)?;
+            check_duration(id, "time-out", invoke.timeout.unwrap_or_default())?;
+            if let Err(error) = &invoke.data {
+                let message =
+                    format!("step `{id}`: the function's data can't be written as JSON: {error}");
+                return Err(StepError::misuse(id, message));
+            }
+            let turn = self.pass.meet(id, Op::Invoke(invoke))?;
+            let json = turn.settle(nothing()).await?;
+            read(id, &json)
+        })
     }
 
     /// Waits for an event, for as long as its [`Wait`] says. Only at an endpoint.
@@ -373,28 +409,48 @@ impl Step {
     /// # Cancel safety
     ///
     /// If the future is dropped, an event that comes later is not seen.
-    pub async fn wait_for_event<T>(
-        &self,
-        id: &str,
+    pub fn wait_for_event<'a, T>(
+        &'a self,
+        id: &'a str,
         wait: Wait,
-    ) -> Result<Option<TriggerEvent<T>>, StepError>
+    ) -> BoxFuture<'a, Result<Option<TriggerEvent<T>>, StepError>>
     where
-        T: DeserializeOwned,
+        T: DeserializeOwned + 'a,
     {
-        let turn = self.pass.meet(id, Op::WaitForEvent(wait))?;
-        let json = turn.settle(nothing()).await?;
-        if json == "null" {
-            return Ok(None);
-        }
-        let event = TriggerEvent::from_json(&json).map_err(|error| {
-            StepError::misuse(id, format!("the event that step `{id}` has waited for: {error}"))
-        })?;
-        Ok(Some(event))
+        Box::pin(async move {
+            check_name(id, "an event", &wait.event)?;
+            check_duration(id, "wait", wait.timeout)?;
+            let turn = self.pass.meet(id, Op::WaitForEvent(wait))?;
+            let json = turn.settle(nothing()).await?;
+            if json == "null" {
+                return Ok(None);
+            }
+            let event = TriggerEvent::from_json(&json).map_err(|error| {
+                StepError::misuse(id, format!("the event that step `{id}` has waited for: {error}"))
+            })?;
+            Ok(Some(event))
+        })
     }
 }
 
 /// What Go's durations hold.
-const MAX_SLEEP: Duration = Duration::from_nanos(i64::MAX as u64);
+const MAX_DURATION: Duration = Duration::from_nanos(i64::MAX as u64);
+
+fn check_duration(id: &str, what: &str, duration: Duration) -> Result<(), StepError> {
+    if duration > MAX_DURATION {
+        let message = format!("step `{id}`: a {what} of more than 292 years is not to be had");
+        return Err(StepError::misuse(id, message));
+    }
+    Ok(())
+}
+
+fn check_name(id: &str, what: &str, name: &str) -> Result<(), StepError> {
+    if name.trim().is_empty() {
+        let message = format!("step `{id}` is for {what} without a name; give it one");
+        return Err(StepError::misuse(id, message));
+    }
+    Ok(())
+}
 
 /// From the epoch.
 const YEAR_10_000: Duration = Duration::from_secs(253_402_300_799);
@@ -408,13 +464,6 @@ struct Sent {
 /// What runs of a step that is all the server's.
 fn nothing() -> impl Future<Output = Result<String, HandlerError>> {
     std::future::ready(Ok("null".to_owned()))
-}
-
-/// Reads what is remembered of a step.
-fn read<T: DeserializeOwned>(id: &str, json: &str) -> Result<T, StepError> {
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| StepError::misuse(id, ParseError::step::<T>(id, &error).to_string()))
 }
 
 impl Turn<'_> {
@@ -446,23 +495,26 @@ impl Turn<'_> {
     async fn execute(
         &self,
         execute: impl Future<Output = Result<String, HandlerError>> + Send,
-    ) -> Result<String, StepFailure> {
+    ) -> Result<String, Fault> {
         #[cfg(feature = "testing")]
         if let Some(probe) = &self.pass.probe
             && let Some(error) = probe.starts(&self.key())
         {
-            return Err(StepFailure::retriable(error));
+            return Err(Fault::retriable(error));
         }
-        let future = Caught::new(Box::pin(execute));
-        let result = match (At { place: self.place(), future }).await {
+        let mut future = At { place: self.place(), future: Caught::new(Box::pin(execute)) };
+        let result = poll_fn(|cx| {
+            self.polled(cx.waker());
+            Pin::new(&mut future).poll(cx)
+        });
+        let result = match result.await {
             Ok(Ok(json)) => Ok(json),
             Ok(Err(error)) => {
-                // It is the user's own, so that to look at it may panic.
-                let failure = catch(|| StepFailure::of(&error));
+                let fault = Fault::of(&error);
                 drop_caught(error);
-                Err(failure.unwrap_or_else(StepFailure::panicked))
+                Err(fault)
             }
-            Err(panic) => Err(StepFailure::panicked(panic)),
+            Err(panic) => Err(Fault::panicked(panic)),
         };
         #[cfg(feature = "testing")]
         if let Some(probe) = &self.pass.probe {

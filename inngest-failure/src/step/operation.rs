@@ -138,7 +138,7 @@ fn duration_text(duration: Duration) -> String {
 }
 
 /// A step's id as the server keeps it: SHA-1, in lower-case hexadecimal digits.
-pub(super) fn hash(key: &str) -> String {
+pub(crate) fn hash(key: &str) -> String {
     hex::encode(Sha1::digest(key))
 }
 

@@ -31,7 +31,7 @@ use crate::api::Api;
 use crate::{
     error::{HandlerError, StepError},
     event::FailureError,
-    panic::Panic,
+    panic::{Panic, catch},
 };
 
 /// A step that was met in this pass, in the order of meeting.
@@ -61,12 +61,19 @@ struct State {
     next: Ticket,
     /// Those with a remembered outcome, by the rank in which they had completed.
     remembered: BTreeSet<(usize, Ticket)>,
+    /// Those that are new and are being awaited.
     fresh: BTreeSet<Ticket>,
     /// How many closures are running.
     running: usize,
     /// How many sleep in process.
     sleeping: usize,
+    /// How often the running ones were asked whether anybody still awaits them.
+    asked: u8,
 }
+
+/// How often a step that is running is woken before it counts as one that nobody awaits. A `FuturesUnordered` that has
+/// much to do leaves some of its futures for the next time.
+const ASK: u8 = 8;
 
 /// Who decides what happens to a new step.
 enum Host {
@@ -86,6 +93,10 @@ pub(super) struct Met {
     pub(super) op: Op,
     rank: Option<usize>,
     phase: Phase,
+    /// Whether it was polled since it was asked.
+    is_polled: bool,
+    /// Until when it sleeps, in process.
+    deadline: Option<Instant>,
     waker: Option<Waker>,
 }
 
@@ -94,8 +105,12 @@ enum Phase {
     Waiting,
     /// May go ahead.
     Granted,
+    /// Could have gone ahead, but is held by a handler that awaits something else: waits until it is polled.
+    Held,
     /// Has gone ahead.
     Started,
+    /// Has gone ahead, but is held by a handler that awaits something else.
+    Stalled,
     /// Has nothing more to wait for in this pass.
     Parked,
     /// Has a remembered outcome, whose turn it is.
@@ -122,7 +137,7 @@ pub(super) enum Next {
 }
 
 /// What a step failed with, this time.
-pub(super) struct StepFailure {
+pub(super) struct Fault {
     pub(super) error: FailureError,
     pub(super) is_retriable: bool,
     pub(super) delay: Option<Duration>,
@@ -134,17 +149,18 @@ impl Met {
         matches!(self.op, Op::Run | Op::SendEvent)
     }
 
-    fn has_gone_ahead(&self) -> bool {
-        matches!(self.phase, Phase::Granted | Phase::Started)
+    fn has_started(&self) -> bool {
+        matches!(self.phase, Phase::Started | Phase::Stalled)
     }
 }
 
-impl StepFailure {
+impl Fault {
+    /// The error is the user's own, so that to look at it may panic.
     pub(super) fn of(error: &HandlerError) -> Self {
         Self {
-            error: error.describe(),
-            is_retriable: error.is_retriable(),
-            delay: error.retry_delay(),
+            error: catch(|| error.describe()).unwrap_or_else(Panic::describe),
+            is_retriable: catch(|| error.is_retriable()).unwrap_or(true),
+            delay: catch(|| error.retry_delay()).unwrap_or_default(),
         }
     }
 
@@ -169,6 +185,7 @@ impl Pass {
             fresh: BTreeSet::new(),
             running: 0,
             sleeping: 0,
+            asked: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -276,9 +293,7 @@ impl Pass {
     pub(super) fn target_is_missing(&self) -> Option<Ticket> {
         let state = self.lock();
         match &state.host {
-            Host::Remote(remote) if remote.awaits_target() && state.running == 0 => {
-                Some(state.next)
-            }
+            Host::Remote(remote) if state.running == 0 && remote.has_target() => Some(state.next),
             _ => None,
         }
     }
@@ -291,23 +306,28 @@ impl Pass {
         }
     }
 
-    /// Whether the handler waits for nothing but time.
+    /// Whether the handler waits for a sleep to end.
     pub(super) fn is_asleep(&self) -> bool {
         let state = self.lock();
-        state.sleeping > 0 && state.running == 0
+        if state.sleeping == 0 || state.running > 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let sleeps = |met: &Met| met.has_started() && met.deadline.is_some_and(|until| until > now);
+        state.met.values().any(sleeps)
     }
 
     /// The call's time is over: the steps that are running have failed. Whether there were any.
     pub(super) fn time_out(&self) -> bool {
         let mut state = self.lock();
-        let running = state.met.iter().filter(|(_, met)| met.has_gone_ahead() && met.runs());
+        let running = state.met.iter().filter(|(_, met)| met.has_started() && met.runs());
         let running: Vec<Ticket> = running.map(|(ticket, _)| *ticket).collect();
         for &ticket in &running {
             let error = FailureError::own(
                 "TimedOut",
                 "the handler took longer than its `timeout` while the step ran",
             );
-            state.finish(ticket, Err(StepFailure::retriable(error)));
+            state.finish(ticket, Err(Fault::retriable(error)));
         }
         !running.is_empty()
     }
@@ -382,9 +402,12 @@ impl State {
             op,
             rank,
             phase: Phase::Waiting,
+            is_polled: false,
+            deadline: None,
             waker: None,
         };
         self.met.insert(ticket, met);
+        self.asked = 0;
         ticket
     }
 
@@ -409,16 +432,43 @@ impl State {
     }
 
     fn advance(&mut self, wakers: &mut Vec<Waker>) -> Next {
-        let has_ended = match &self.host {
-            Host::Local(local) if local.is_failing() => {
-                return if self.running == 0 { Next::Stop } else { Next::Wait };
-            }
-            Host::Local(_) => false,
+        self.hold_back();
+        let (is_over, waits_for_running) = match &self.host {
+            Host::Local(local) => (false, local.is_failing()),
             #[cfg(feature = "serve")]
-            Host::Remote(remote) => remote.has_report(),
+            Host::Remote(remote) => {
+                (remote.has_report(), !(self.fresh.is_empty() && self.remembered.is_empty()))
+            }
         };
-        if has_ended {
+        if is_over {
             return Next::Stop;
+        }
+        if self.running > 0 && waits_for_running {
+            if self.asked < ASK {
+                self.ask(wakers);
+                return Next::Poll;
+            }
+            self.stall();
+            if self.running > 0 {
+                return Next::Wait;
+            }
+        }
+        match &mut self.host {
+            Host::Local(local) if local.is_failing() => return Next::Stop,
+            Host::Local(_) => {}
+            // The step that is asked for goes first: what is remembered may lead the handler away from it.
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => {
+                let met = |ticket: &Ticket| (*ticket, &self.met[ticket]);
+                match remote.target(self.fresh.iter().map(met)) {
+                    Choice::Run(ticket) => {
+                        self.grant(ticket, wakers);
+                        return Next::Poll;
+                    }
+                    Choice::Report => return Next::Stop,
+                    Choice::Wait => {}
+                }
+            }
         }
         if let Some((_, ticket)) = self.remembered.pop_first() {
             self.set(ticket, Phase::Remembered, wakers);
@@ -435,13 +485,10 @@ impl State {
                 Next::Poll
             }
             #[cfg(feature = "serve")]
-            Host::Remote(_) if self.running > 0 => Next::Wait,
-            #[cfg(feature = "serve")]
             Host::Remote(remote) => {
                 let fresh = self.fresh.iter().map(|ticket| (*ticket, &self.met[ticket]));
                 match remote.choose(fresh) {
                     Choice::Run(ticket) => {
-                        self.fresh.remove(&ticket);
                         self.grant(ticket, wakers);
                         Next::Poll
                     }
@@ -452,8 +499,43 @@ impl State {
         }
     }
 
+    /// Takes back what was granted to steps that the handler holds without awaiting them.
+    fn hold_back(&mut self) {
+        for met in self.met.values_mut() {
+            if matches!(met.phase, Phase::Granted) {
+                met.phase = Phase::Held;
+                match met.op {
+                    Op::Sleep { .. } => self.sleeping -= 1,
+                    _ => self.running -= 1,
+                }
+            }
+        }
+    }
+
+    /// Wakes the steps that are running, to see which of them the handler still awaits.
+    fn ask(&mut self, wakers: &mut Vec<Waker>) {
+        for met in self.met.values_mut().filter(|met| matches!(met.phase, Phase::Started)) {
+            if self.asked == 0 {
+                met.is_polled = false;
+            }
+            wakers.extend(met.waker.clone());
+        }
+        self.asked += 1;
+    }
+
+    /// Counts those no more as running that were asked in vain.
+    fn stall(&mut self) {
+        for met in self.met.values_mut() {
+            if matches!(met.phase, Phase::Started) && met.runs() && !met.is_polled {
+                met.phase = Phase::Stalled;
+                self.running -= 1;
+            }
+        }
+    }
+
     /// Lets a step go ahead.
     fn grant(&mut self, ticket: Ticket, wakers: &mut Vec<Waker>) {
+        self.fresh.remove(&ticket);
         let met = &self.met[&ticket];
         let phase = match &met.op {
             Op::Run | Op::SendEvent => {
@@ -486,7 +568,9 @@ impl State {
                 met.phase = Phase::Started;
                 match (&met.op, &mut self.host) {
                     (Op::Sleep { until }, Host::Local(local)) => {
-                        Some(Go::Sleep(local.deadline(&met.key, *until)))
+                        let deadline = local.deadline(&met.key, *until);
+                        met.deadline = Some(deadline);
+                        Some(Go::Sleep(deadline))
                     }
                     _ => Some(Go::Run),
                 }
@@ -497,11 +581,27 @@ impl State {
                 Host::Remote(remote) => remote.outcome(&met.hashed),
             })),
             Phase::Ended(outcome) => Some(Go::End(outcome)),
-            waiting @ (Phase::Waiting | Phase::Started | Phase::Parked) => {
+            Phase::Held => {
+                met.phase = Phase::Waiting;
+                self.fresh.insert(ticket);
+                None
+            }
+            waiting @ (Phase::Waiting | Phase::Started | Phase::Stalled | Phase::Parked) => {
                 met.phase = waiting;
                 None
             }
         }
+    }
+
+    /// The handler awaits a step that is running. Who was to be woken before is handed back.
+    fn polled(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
+        let met = self.met.get_mut(&ticket)?;
+        met.is_polled = true;
+        if matches!(met.phase, Phase::Stalled) {
+            met.phase = Phase::Started;
+            self.running += 1;
+        }
+        met.waker.replace(waker)
     }
 
     /// Whom to wake when it is the step's turn; who was to be woken before is handed back.
@@ -510,16 +610,16 @@ impl State {
     }
 
     /// A step that had gone ahead is done.
-    fn finish(&mut self, ticket: Ticket, result: Result<String, StepFailure>) {
+    fn finish(&mut self, ticket: Ticket, result: Result<String, Fault>) {
         let Some(met) = self.met.get_mut(&ticket) else { return };
-        // One whose time was over has failed already.
-        if !met.has_gone_ahead() {
-            return;
+        match (&met.phase, &met.op) {
+            (Phase::Started, Op::Sleep { .. }) => self.sleeping -= 1,
+            (Phase::Started, _) => self.running -= 1,
+            (Phase::Stalled, _) => {}
+            // One whose time was over has failed already.
+            _ => return,
         }
-        match met.op {
-            Op::Sleep { .. } => self.sleeping -= 1,
-            _ => self.running -= 1,
-        }
+        self.asked = 0;
         let outcome = match &mut self.host {
             Host::Local(local) => local.finish(met, result),
             #[cfg(feature = "serve")]
@@ -538,18 +638,17 @@ impl State {
         if let Some(rank) = met.rank {
             self.remembered.remove(&(rank, ticket));
         }
-        if !met.has_gone_ahead() {
-            return Some((met, false));
+        match (&met.phase, &met.op) {
+            (Phase::Granted | Phase::Started, Op::Sleep { .. }) => self.sleeping -= 1,
+            (Phase::Granted | Phase::Started, _) => self.running -= 1,
+            _ => {}
         }
-        match met.op {
-            Op::Sleep { .. } => self.sleeping -= 1,
-            _ => self.running -= 1,
-        }
+        self.asked = 0;
         #[cfg(feature = "serve")]
         if let Host::Remote(remote) = &mut self.host {
             remote.lose(&met);
         }
-        let is_lost = !self.is_over && met.runs();
+        let is_lost = !self.is_over && met.has_started() && met.runs();
         Some((met, is_lost))
     }
 }
@@ -588,7 +687,13 @@ impl Turn<'_> {
         .await
     }
 
-    pub(super) fn finish(&self, result: Result<String, StepFailure>) {
+    /// Notes that the step is awaited while it runs.
+    pub(super) fn polled(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let _before = self.pass.lock().polled(self.ticket, waker);
+    }
+
+    pub(super) fn finish(&self, result: Result<String, Fault>) {
         self.pass.lock().finish(self.ticket, result);
     }
 

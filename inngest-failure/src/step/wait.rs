@@ -5,7 +5,6 @@ use std::time::Duration;
 /// An event to wait for: see [`Step::wait_for_event`](super::Step::wait_for_event).
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until it is given to a step"]
-#[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only an endpoint tells Inngest"))]
 pub struct Wait {
     pub(super) event: String,
     pub(super) timeout: Duration,

@@ -69,6 +69,7 @@ pub fn failure(function_id: impl Into<String>) -> FailureBuilder {
 ///
 /// What only the server can do, and sending an event, are errors here: see [`TestRun`].
 pub fn step() -> Step {
+    crate::panic::install_hook();
     Step::new(Pass::plain())
 }
 

@@ -1,7 +1,7 @@
 //! What a test sees of the closures of steps, and does to them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt, mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -19,6 +19,8 @@ pub(crate) struct Probe {
 struct State {
     /// How often each step is still to fail.
     to_fail: HashMap<String, u32>,
+    /// Which of these steps nobody has come to.
+    unmet: HashSet<String>,
     seen: Vec<Execution>,
 }
 
@@ -28,12 +30,20 @@ impl Probe {
     }
 
     pub(super) fn fail(&self, step: String, times: u32) {
-        self.lock().to_fail.insert(step, times);
+        let mut state = self.lock();
+        state.unmet.insert(step.clone());
+        state.to_fail.insert(step, times);
+    }
+
+    /// The steps that were to fail and that the handler has not come to.
+    pub(super) fn unmet(&self) -> Vec<String> {
+        self.lock().unmet.iter().cloned().collect()
     }
 
     /// Before a closure runs: the error, if there is one, that it is to fail with instead.
     pub(crate) fn starts(&self, step: &str) -> Option<FailureError> {
         let mut state = self.lock();
+        state.unmet.remove(step);
         let left = state.to_fail.get_mut(step).filter(|left| **left > 0);
         let Some(left) = left else {
             state.seen.push(Execution::Started(step.to_owned()));

@@ -15,7 +15,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tower_service::Service;
 
-use super::{Probe, Transcript, failure::json_of, server::Server};
+use super::{
+    Probe, TestCall, Transcript,
+    failure::json_of,
+    server::{Answer, Item, Server},
+};
 use crate::{
     api::Api, dispatcher::Dispatcher, error::BuildError, event::FailureEvent, serve::Endpoint,
     step::Event,
@@ -70,7 +74,9 @@ pub struct TestRun {
     server: Server,
     probe: Arc<Probe>,
     outbox: Outbox,
-    random: Option<fastrand::Rng>,
+    random: fastrand::Rng,
+    /// Whether calls that are due at one time are made in a random order.
+    is_random: bool,
     lost: f64,
     repeated: f64,
 }
@@ -103,7 +109,8 @@ impl TestRun {
             server: Server::new(handler.retries + 1, event),
             probe: Arc::default(),
             outbox,
-            random: None,
+            random: fastrand::Rng::with_seed(0),
+            is_random: false,
             lost: 0.0,
             repeated: 0.0,
         }
@@ -115,7 +122,8 @@ impl TestRun {
         self
     }
 
-    /// The event that comes while a step waits for one. Without it, the time of the step's wait runs out.
+    /// The event that comes while a step waits for one. Without it, the time of the step's wait runs out. Whether a
+    /// [`matching`](crate::Wait::matching) expression holds for it is not asked.
     ///
     /// # Panics
     ///
@@ -126,7 +134,7 @@ impl TestRun {
         event["id"] =
             event.get("id").cloned().unwrap_or_else(|| json!("01TEST0000000000000AWAITED"));
         event["ts"] = event.get("ts").cloned().unwrap_or_else(|| json!(1_795_378_322_890_u64));
-        self.server.answers.insert(step.into(), Ok(event));
+        self.server.answer(step.into(), Answer::Event(event));
         self
     }
 
@@ -137,21 +145,22 @@ impl TestRun {
     /// If it can't be written as JSON.
     #[track_caller]
     pub fn invoke_returns(mut self, step: impl Into<String>, value: impl Serialize) -> Self {
-        self.server.answers.insert(step.into(), Ok(json_of(value)));
+        self.server.answer(step.into(), Answer::Returned(json_of(value)));
         self
     }
 
     /// What the function fails with that a step invokes.
     pub fn invoke_fails(mut self, step: impl Into<String>, message: impl Into<String>) -> Self {
         let error = json!({ "name": "Error", "message": message.into() });
-        self.server.answers.insert(step.into(), Err(error));
+        self.server.answer(step.into(), Answer::Failed(error));
         self
     }
 
     /// Makes the calls that are due at one time in a random order, as happens with steps that run side by side. The same
     /// seed gives the same order.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.random = Some(fastrand::Rng::with_seed(seed));
+        self.random = fastrand::Rng::with_seed(seed);
+        self.is_random = true;
         self
     }
 
@@ -185,17 +194,27 @@ impl TestRun {
     ///
     /// # Panics
     ///
-    /// If the run does not end, if the path is none, or if the handler invokes a function and the test has not said what it returns.
+    /// If it is not awaited on a Tokio runtime with its timer enabled; if the run does not end; if the handler invokes a
+    /// function and the test has not said what it returns; if the test has said what becomes of a step, and the
+    /// handler has not come to it, or not to one of that kind.
     pub async fn run(mut self) -> Transcript {
         APP.clone_into(&mut self.app_id);
-        let endpoint = self.endpoint.clone();
-        self.run_through(async |request: Request<Bytes>| {
-            let Ok(response) = endpoint.clone().call(request.map(Full::new)).await;
+        let mut calls = Vec::new();
+        while let Some((item, mut call, request)) = self.next(calls.len()) {
+            let Ok(response) = self.endpoint.clone().call(request.map(Full::new)).await;
             let (parts, body) = response.into_parts();
             let Ok(body) = body.collect().await;
-            Response::from_parts(parts, body.to_bytes())
-        })
-        .await
+            let response = Response::from_parts(parts, body.to_bytes());
+            self.take(item, &mut call, &response);
+            calls.push(call);
+        }
+        let unmet = self.probe.unmet();
+        let transcript = self.transcript(calls);
+        assert!(
+            unmet.is_empty(),
+            "the handler has not come to the steps {unmet:?}, which were to fail\n\n{transcript}"
+        );
+        transcript
     }
 
     /// Drives the handler to its end with requests that are sent some other way, such as to a server in another process.
@@ -205,48 +224,69 @@ impl TestRun {
     ///
     /// # Panics
     ///
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), and if the path is none.
     pub async fn run_through(
         mut self,
         mut exchange: impl AsyncFnMut(Request<Bytes>) -> Response<Bytes>,
     ) -> Transcript {
-        /// More calls than any run has steps: Inngest allows a run 1,000 of them.
-        const MAX_CALLS: usize = 100_000;
-        let function = format!("{}-{}", self.app_id, self.handler_id);
-        let mut random = self.random.clone().unwrap_or_else(|| fastrand::Rng::with_seed(0));
-        let is_ordered = self.random.is_none();
         let mut calls = Vec::new();
-        while self.server.end.is_none() {
-            assert!(calls.len() < MAX_CALLS, "the run does not end: {MAX_CALLS} calls were made");
-            let item = self.server.next(|due| if is_ordered { 0 } else { random.usize(..due) });
-            let Some(item) = item else {
-                panic!("the run has stopped: the handler's last answer left nothing to be done");
-            };
-            let mut call = self.server.call(&item);
-            let mut request = self.server.request(&item, &self.path, &function);
-            request.extensions_mut().insert(Arc::clone(&self.probe));
+        while let Some((item, mut call, request)) = self.next(calls.len()) {
             let response = exchange(request).await;
-            call.executions = self.probe.take();
-            if random.f64() < self.lost && !self.server.is_last(&item) {
-                call.is_lost = true;
-                call.status = response.status().as_u16();
-                self.server.lose(item);
-            } else {
-                let repeated = (random.f64() < self.repeated).then(|| item.clone());
-                self.server.take(item, &response, &mut call);
-                if let Some(item) = repeated {
-                    self.server.repeat(item);
-                }
-            }
+            self.take(item, &mut call, &response);
             calls.push(call);
         }
-        Transcript {
-            handler_id: self.handler_id,
+        self.transcript(calls)
+    }
+
+    /// The next call, until the run has its end.
+    fn next(&mut self, calls: usize) -> Option<(Item, TestCall, Request<Bytes>)> {
+        /// More calls than any run has steps: Inngest allows a run 1,000 of them.
+        const MAX_CALLS: usize = 100_000;
+        if self.server.end.is_some() {
+            return None;
+        }
+        assert!(calls < MAX_CALLS, "the run does not end: {MAX_CALLS} calls were made");
+        let Self { server, random, is_random, .. } = self;
+        let item = server.next(|due| if *is_random { random.usize(..due) } else { 0 });
+        let Some(item) = item else {
+            panic!("the run has stopped: the handler's last answer left nothing to be done");
+        };
+        let function = format!("{}-{}", self.app_id, self.handler_id);
+        let mut request = self.server.request(&item, &self.path, &function);
+        request.extensions_mut().insert(Arc::clone(&self.probe));
+        let call = self.server.call(&item);
+        Some((item, call, request))
+    }
+
+    fn take(&mut self, item: Item, call: &mut TestCall, response: &Response<Bytes>) {
+        call.executions = self.probe.take();
+        if self.random.f64() < self.lost && !self.server.is_last(&item) {
+            call.is_lost = true;
+            call.status = response.status().as_u16();
+            self.server.lose(item);
+            return;
+        }
+        let repeated = (self.random.f64() < self.repeated).then(|| item.clone());
+        self.server.take(item, response, call);
+        if let Some(item) = repeated {
+            self.server.repeat(item);
+        }
+    }
+
+    fn transcript(mut self, calls: Vec<TestCall>) -> Transcript {
+        let transcript = Transcript {
             end: self.server.end.take().unwrap_or(Ok(Value::Null)),
             calls,
             sent: self.outbox.take(),
             elapsed: self.server.clock(),
-        }
+            handler_id: self.handler_id,
+        };
+        let unasked: Vec<&str> = self.server.unasked().collect();
+        assert!(
+            unasked.is_empty(),
+            "the handler has not waited in the steps {unasked:?}, which were to get an answer\n\n{transcript}"
+        );
+        transcript
     }
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::transcript::TestCall;
-use crate::event::FailureEvent;
+use crate::{event::FailureEvent, step::hash};
 
 /// How long the server waits before it tries again, if nobody says.
 const RETRY: Duration = Duration::from_secs(30);
@@ -35,8 +35,16 @@ pub(super) struct Server {
     clock: Duration,
     start: SystemTime,
     pub(super) end: Option<Result<Value, Value>>,
-    /// Of steps that wait: the event that comes, the result of the function.
-    pub(super) answers: HashMap<String, Result<Value, Value>>,
+    /// What comes of steps that wait, by their hashed ids.
+    answers: HashMap<String, (String, Answer)>,
+}
+
+/// What comes of a step that waits.
+#[derive(Clone)]
+pub(super) enum Answer {
+    Event(Value),
+    Returned(Value),
+    Failed(Value),
 }
 
 /// Something that is due at some time.
@@ -47,6 +55,7 @@ pub(super) struct Item {
     due: Duration,
     attempt: u32,
     kind: Kind,
+    is_repeated: bool,
 }
 
 #[derive(Clone)]
@@ -61,7 +70,13 @@ enum Kind {
 
 impl Server {
     pub(super) fn new(max_attempts: u32, event: FailureEvent) -> Self {
-        let first = Item { id: 0, due: Duration::ZERO, attempt: 0, kind: Kind::Discover };
+        let first = Item {
+            id: 0,
+            due: Duration::ZERO,
+            attempt: 0,
+            kind: Kind::Discover,
+            is_repeated: false,
+        };
         Self {
             max_attempts,
             event,
@@ -150,9 +165,21 @@ impl Server {
         self.names.get(hashed).cloned().unwrap_or_else(|| hashed.to_owned())
     }
 
-    /// The same call once more.
+    /// The same call once more, but not a third time.
     pub(super) fn repeat(&mut self, item: Item) {
-        self.queue.push(Item { due: self.clock, ..item });
+        if !item.is_repeated {
+            self.queue.push(Item { due: self.clock, is_repeated: true, ..item });
+        }
+    }
+
+    /// What comes of a step that waits: of steps of one id, the second is `id:1`.
+    pub(super) fn answer(&mut self, step: String, answer: Answer) {
+        self.answers.insert(hash(&step), (step, answer));
+    }
+
+    /// The steps for which there were answers that nobody has waited for.
+    pub(super) fn unasked(&self) -> impl Iterator<Item = &str> {
+        self.answers.values().map(|(step, _)| step.as_str())
     }
 
     /// Whether the call is the last attempt.
@@ -173,14 +200,19 @@ impl Server {
     }
 
     fn push(&mut self, due: Duration, kind: Kind) {
-        self.queue.push(Item { id: self.items, due, attempt: 0, kind });
+        self.queue.push(Item { id: self.items, due, attempt: 0, kind, is_repeated: false });
         self.items += 1;
     }
 
     /// Takes an answer, and notes it in the transcript.
     pub(super) fn take(&mut self, item: Item, response: &Response<Bytes>, call: &mut TestCall) {
         call.status = response.status().as_u16();
-        let body: Value = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
+        let body: Value = match serde_json::from_slice(response.body()) {
+            Ok(body) => body,
+            Err(error) => panic!(
+                "the endpoint's answer can't be read, which the server could not either: {error}"
+            ),
+        };
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let operations = body.as_array().cloned().unwrap_or_default();
             self.is_parallel |= operations.len() > 1;
@@ -214,8 +246,7 @@ impl Server {
             }
             return;
         }
-        let name = text("displayName");
-        self.names.insert(id.clone(), name.clone());
+        let name = self.learn(&id, &text("displayName"));
         match op.as_str() {
             "StepRun" => self.complete(id, json!({ "data": operation["data"] })),
             "StepFailed" => self.complete(id, json!({ "error": operation["error"] })),
@@ -230,18 +261,28 @@ impl Server {
                 let due = self.due(&operation["opts"]["duration"]);
                 self.resume(due, id, Value::Null);
             }
-            "WaitForEvent" => match self.answers.get(&name).cloned() {
-                Some(Ok(event)) => self.resume(self.clock, id, event),
-                _ => {
+            "WaitForEvent" => match self.answers.remove(&id) {
+                Some((_, Answer::Event(event))) => {
+                    let (waits, comes) = (&operation["opts"]["event"], &event["name"]);
+                    assert!(
+                        waits == comes,
+                        "step `{name}` waits for event {waits}; give `.event_arrives({name:?}, ..)` such a one, not {comes}"
+                    );
+                    self.resume(self.clock, id, event);
+                }
+                Some(_) => panic!(
+                    "step `{name}` waits for an event; say which one comes with `.event_arrives({name:?}, ..)`"
+                ),
+                None => {
                     let due = self.due(&operation["opts"]["timeout"]);
                     self.resume(due, id, Value::Null);
                 }
             },
             "InvokeFunction" => {
-                let memo = match self.answers.get(&name).cloned() {
-                    Some(Ok(data)) => json!({ "data": data }),
-                    Some(Err(error)) => json!({ "error": error }),
-                    None => panic!(
+                let memo = match self.answers.remove(&id) {
+                    Some((_, Answer::Returned(data))) => json!({ "data": data }),
+                    Some((_, Answer::Failed(error))) => json!({ "error": error }),
+                    Some((_, Answer::Event(_))) | None => panic!(
                         "step `{name}` invokes function `{}`; say what it returns with \
                          `.invoke_returns({name:?}, ..)` or `.invoke_fails({name:?}, ..)`",
                         operation["opts"]["function_id"].as_str().unwrap_or_default(),
@@ -270,14 +311,29 @@ impl Server {
         }
     }
 
+    /// The step's id with the number of its repetition, which the wire has only hashed.
+    fn learn(&mut self, hashed: &str, id: &str) -> String {
+        const MAX_STEPS: usize = 1000;
+        let numbered = || {
+            let mut ids = (1..MAX_STEPS).map(|number| format!("{id}:{number}"));
+            match hash(id) == hashed {
+                true => id.to_owned(),
+                false => {
+                    ids.find(|numbered| hash(numbered) == hashed).unwrap_or_else(|| id.to_owned())
+                }
+            }
+        };
+        self.names.entry(hashed.to_owned()).or_insert_with(numbered).clone()
+    }
+
     /// An operation in one line.
-    fn note(&self, operation: &Value) -> String {
+    fn note(&mut self, operation: &Value) -> String {
         let text = |field: &str| operation[field].as_str().unwrap_or_default();
-        let mut note = text("op").to_owned();
-        match text("displayName") {
-            "" => note += &format!(" {}", self.name(text("id"))),
-            name => note += &format!(" {name}"),
-        }
+        let name = match text("displayName") {
+            "" => self.name(text("id")),
+            id => self.learn(text("id"), id),
+        };
+        let mut note = format!("{} {name}", text("op"));
         for value in [operation.get("data"), operation.get("opts")].into_iter().flatten() {
             note += &format!(" {value}");
         }
