@@ -554,3 +554,82 @@ async fn a_call_whose_steps_are_none_is_refused_and_nothing_runs() {
     assert_eq!(ops(&body), [op("StepRun", "a")]);
     assert_eq!(seen.take(), ["a"]);
 }
+
+#[on_failure(function = "large")]
+async fn large(step: Step) -> Outcome<String> {
+    Ok(step.run("n", async || Ok::<_, HandlerError>(u128::MAX)).await?.to_string())
+}
+
+#[tokio::test]
+async fn a_number_that_has_lost_digits_on_its_way_is_not_taken_for_another() {
+    let endpoint = endpoint(builder().register(handlers![large]));
+    let mut call = memos(&[]);
+    call.steps[hash("n")] = json!({ "data": 3.402_823_669_209_385e38 });
+    let (status, no_retry, body) = call.of(&endpoint, "shop-large-failure").await;
+    assert_eq!((status, no_retry.as_str()), (400, "true"), "{body}");
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("what step `n` has returned does not fit `u128`"),
+        "{body}"
+    );
+}
+
+/// An error that panics when it is dropped.
+#[derive(Debug)]
+struct Bomb;
+
+impl std::fmt::Display for Bomb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl std::error::Error for Bomb {}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("an error's end");
+    }
+}
+
+/// Fails in the very poll in which its step completes.
+#[on_failure(function = "bomb")]
+async fn bomb(step: Step) -> Result<(), HandlerError> {
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    let work = step.run("work", async move || {
+        done.send(()).ok();
+        Ok::<_, HandlerError>(())
+    });
+    tokio::select! {
+        biased;
+        work = work => Ok(work?),
+        _ = is_done => Err(HandlerError::from(Bomb)),
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_panics_does_not_lose_what_a_step_did() {
+    let endpoint = endpoint(builder().register(handlers![bomb]));
+    let (_, _, body) = Call::default().of(&endpoint, "shop-bomb-failure").await;
+    assert_eq!(ops(&body), [op("StepRun", "work")]);
+}
+
+#[tokio::test]
+async fn what_a_call_may_leave_out_or_leave_open_counts_as_not_said() {
+    let seen = Seen::default();
+    let endpoint = endpoint(builder().state(seen.clone()).register(handlers![sequence]));
+    let mut request = Call::default().request("shop-sequence-failure");
+    let mut body: Value = serde_json::from_slice(request.body()).unwrap();
+    body["ctx"]["disable_immediate_execution"] = Value::Null;
+    body["ctx"]["stack"] = json!({ "current": 0, "stack": null });
+    body.as_object_mut().unwrap().remove("steps");
+    *request.body_mut() = body.to_string().into();
+    let response = crate::exchange(&endpoint, request).await;
+    assert_eq!(ops(&tests::http::json(&response)), [op("StepRun", "a")]);
+    // An error that says little is an error all the same.
+    let little = memos(&[("a", json!({ "error": { "name": "CardError" } }))]);
+    let (_, _, body) = little.of(&endpoint, "shop-sequence-failure").await;
+    assert_eq!(body, json!({ "name": "CardError", "message": "{\"name\":\"CardError\"}" }));
+}

@@ -203,6 +203,59 @@ async fn what_the_test_has_not_said_is_asked_for() {
     );
 }
 
+async fn complaint_of(run: TestRun) -> String {
+    let panic = AssertUnwindSafe(run.run()).catch_unwind().await.map(|_| ()).unwrap_err();
+    panic.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn what_the_test_has_said_in_vain_is_told() {
+    let text = complaint_of(run().fail_step("refnud", 1)).await;
+    assert!(
+        text.starts_with(
+            "the handler has not come to the steps [\"refnud\"], which were to fail\n\n`shop-"
+        ),
+        "{text}"
+    );
+    let text = complaint_of(run().invoke_returns("refund", 1)).await;
+    assert!(
+        text.starts_with("the handler has not waited in the steps [\"refund\"], which were to get an answer\n\n`shop-"),
+        "{text}"
+    );
+    let other = Event::new("shop/denied", json!({}));
+    assert_eq!(
+        complaint_of(approval().event_arrives("approval", &other)).await,
+        "step `approval` waits for event \"shop/approved\"; give `.event_arrives(\"approval\", ..)` such a one, not \
+         \"shop/denied\""
+    );
+    assert_eq!(
+        complaint_of(approval().invoke_returns("approval", 1)).await,
+        "step `approval` waits for an event; say which one comes with `.event_arrives(\"approval\", ..)`"
+    );
+}
+
+#[tokio::test]
+async fn a_run_may_be_spawned_and_each_call_repeated() {
+    let spawned = tokio::spawn(approval().invoke_fails("refund", "gone").repeat_calls(1.0).run());
+    spawned.await.unwrap().assert_succeeded();
+}
+
+#[on_failure(function = "checkout", id = "twice")]
+async fn twice(step: Step) -> Outcome<Vec<u32>> {
+    let first = step.invoke("call", Invoke::new("f")).await?;
+    let second = step.invoke("call", Invoke::new("f")).await?;
+    Ok(vec![first, second])
+}
+
+#[tokio::test]
+async fn steps_of_one_id_are_told_apart() {
+    let dispatcher = builder().register(handlers![twice]).build().unwrap();
+    let run = TestRun::new(&dispatcher, "twice", event());
+    let transcript = run.invoke_returns("call", 1).invoke_returns("call:1", 2).run().await;
+    assert_eq!(transcript.assert_succeeded(), &json!([1, 2]));
+    assert!(transcript.to_string().contains("InvokeFunction call:1"), "{transcript}");
+}
+
 fn unwrap_err<T, E>(result: Result<T, E>) -> E {
     match result {
         Ok(_) => panic!("no panic"),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use inngest_failure::{
-    Dispatcher, Event, Failure, HandlerError, Invoke, State, Step, handlers, on_failure,
+    Dispatcher, Event, Failure, HandlerError, Invoke, State, Step, Wait, handlers, on_failure,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -192,10 +192,19 @@ async fn values(step: Step) -> Outcome<Vec<String>> {
     let data = HashMap::from([((1, 2), 3)]);
     let sent = step.send_event("sent", Event::new("shop/undone", &data)).await.unwrap_err();
     let invoked = step.invoke::<()>("invoked", Invoke::new("f").data(&data)).await.unwrap_err();
+    let nobody = step.invoke::<()>("nobody", Invoke::new(" ")).await.unwrap_err();
+    let nothing =
+        step.wait_for_event::<()>("nothing", Wait::new("", Duration::ZERO)).await.unwrap_err();
+    let nameless = step.send_event("nameless", Event::new("", &())).await.unwrap_err();
+    let wait = Wait::new("shop/approved", Duration::MAX);
+    let forever = step.wait_for_event::<()>("forever", wait).await.unwrap_err();
     let long = step.sleep("long", Duration::MAX).await.unwrap_err();
     let far = SystemTime::UNIX_EPOCH + Duration::from_secs(300_000_000_000);
     let late = step.sleep_until("late", far).await.unwrap_err();
-    Ok([unwritable, lopsided, sent, invoked, long, late].iter().map(ToString::to_string).collect())
+    Ok([unwritable, lopsided, sent, invoked, nobody, nothing, nameless, forever, long, late]
+        .iter()
+        .map(ToString::to_string)
+        .collect())
 }
 
 #[tokio::test]
@@ -210,6 +219,10 @@ async fn values_that_are_no_json() {
          string; let the type take what it writes, and what it wrote before it was changed",
         "step `sent` failed: no event was sent: the data of event `shop/undone`: key must be a string",
         "step `invoked`: the function's data can't be written as JSON: key must be a string",
+        "step `nobody` is for a function without a name; give it one",
+        "step `nothing` is for an event without a name; give it one",
+        "step `nameless` is for an event without a name; give it one",
+        "step `forever`: a wait of more than 292 years is not to be had",
         "step `long`: a sleep of more than 292 years is not to be had",
         "step `late`: a time beyond the year 9999 is not to be had",
     ];

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use inngest_failure::{
     Event, Failure, FailureKind, HandlerError, RunContext, Step, on_failure,
     testing::{context, failure, step},
@@ -57,6 +58,21 @@ async fn steps_of_no_handler_may_be_used_anywhere_but_in_each_other() {
     assert!(error.to_string().contains("step `inner` is used inside step `outer`"), "{error}");
     let error = step.send_event("send", Event::new("a", json!({}))).await.unwrap_err();
     assert!(error.to_string().contains("has no API to send events to"), "{error}");
+}
+
+#[tokio::test]
+async fn a_thousand_steps_each_followed_by_another() {
+    let step = step();
+    let ids: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+    let ok = async || Ok::<_, HandlerError>(());
+    let mut all: FuturesUnordered<_> = ids.iter().map(|id| step.run(id, ok)).collect();
+    let mut count = 0;
+    while let Some(done) = all.next().await {
+        done.unwrap();
+        step.run("record", ok).await.unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 1000);
 }
 
 #[test]

@@ -63,6 +63,8 @@ struct State {
     remembered: BTreeSet<(usize, Ticket)>,
     /// Those that are new and are being awaited.
     fresh: BTreeSet<Ticket>,
+    /// Those that may go ahead since the handler was last polled.
+    granted: Vec<Ticket>,
     /// How many closures are running.
     running: usize,
     /// How many sleep in process.
@@ -183,6 +185,7 @@ impl Pass {
             next: 0,
             remembered: BTreeSet::new(),
             fresh: BTreeSet::new(),
+            granted: Vec::new(),
             running: 0,
             sleeping: 0,
             asked: 0,
@@ -501,7 +504,8 @@ impl State {
 
     /// Takes back what was granted to steps that the handler holds without awaiting them.
     fn hold_back(&mut self) {
-        for met in self.met.values_mut() {
+        for ticket in mem::take(&mut self.granted) {
+            let Some(met) = self.met.get_mut(&ticket) else { continue };
             if matches!(met.phase, Phase::Granted) {
                 met.phase = Phase::Held;
                 match met.op {
@@ -533,9 +537,14 @@ impl State {
         }
     }
 
+    fn is_fresh(&self, ticket: Ticket) -> bool {
+        self.fresh.contains(&ticket)
+    }
+
     /// Lets a step go ahead.
     fn grant(&mut self, ticket: Ticket, wakers: &mut Vec<Waker>) {
         self.fresh.remove(&ticket);
+        self.granted.push(ticket);
         let met = &self.met[&ticket];
         let phase = match &met.op {
             Op::Run | Op::SendEvent => {
@@ -676,12 +685,16 @@ impl Turn<'_> {
                 );
                 return Poll::Ready(Err(StepError::misuse(self.id, message)));
             }
+            if self.pass.is_plain && state.is_fresh(self.ticket) {
+                // Nobody else decides.
+                state.grant(self.ticket, &mut Vec::new());
+                if let Some(go) = state.turn(self.ticket) {
+                    return Poll::Ready(Ok(go));
+                }
+            }
             // What a waker does when it is dropped is not for the lock.
             let _before = state.wait(self.ticket, waker);
             drop(state);
-            if self.pass.is_plain {
-                self.pass.advance();
-            }
             Poll::Pending
         })
         .await
