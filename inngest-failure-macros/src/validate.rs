@@ -89,7 +89,7 @@ pub(crate) fn signature(handler: &HandlerFn, errors: &mut Vec<Error>) {
             ),
             FnArg::Typed(typed) => {
                 if let Some((fault, message)) = borrowed(&typed.ty, &sig.generics) {
-                    refuse(&fault, message);
+                    refuse(&fault, &message);
                 }
             }
         }
@@ -139,15 +139,15 @@ pub(crate) fn self_type(sig: &Signature) -> Option<Span> {
 }
 
 /// The part of an argument's type that is not owned or not known.
-fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream, &'static str)> {
+fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream, String)> {
     struct Find<'a> {
         declared: &'a Generics,
-        found: Option<(proc_macro2::TokenStream, &'static str)>,
+        found: Option<(proc_macro2::TokenStream, String)>,
     }
 
     impl Find<'_> {
-        fn found(&mut self, tokens: &dyn ToTokens, message: &'static str) {
-            self.found.get_or_insert_with(|| (tokens.to_token_stream(), message));
+        fn found(&mut self, tokens: &dyn ToTokens, message: &str) {
+            self.found.get_or_insert_with(|| (tokens.to_token_stream(), message.to_owned()));
         }
     }
 
@@ -157,7 +157,13 @@ fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream,
     impl<'ast> Visit<'ast> for Find<'_> {
         fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
             match &reference.lifetime {
-                None => self.found(reference, BORROWED),
+                None => match extractor(&reference.elem) {
+                    Some(name) => self.found(
+                        reference,
+                        &format!("a handler owns its arguments; take `{name}` itself, not a reference to it"),
+                    ),
+                    None => self.found(reference, BORROWED),
+                },
                 Some(_) => visit::visit_type_reference(self, reference),
             }
         }
@@ -185,6 +191,13 @@ fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream,
             _: &'ast ParenthesizedGenericArguments,
         ) {
         }
+    }
+
+    /// The name of a type that may be an extractor, unlike `str` and `[u8]`.
+    fn extractor(ty: &Type) -> Option<String> {
+        let Type::Path(path) = ty else { return None };
+        let name = path.path.segments.last()?.ident.to_string();
+        name.starts_with(char::is_uppercase).then_some(name)
     }
 
     let mut find = Find { declared, found: None };

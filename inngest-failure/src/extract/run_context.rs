@@ -23,7 +23,8 @@ use super::{Context, FromFailure};
 #[non_exhaustive]
 pub struct RunContext {
     /// The attempt, counted from 0 as Inngest does: of the step that has failed, if it was one for which the handler is called again,
-    /// and else of the handler's own code since the last step that completed.
+    /// and else of the handler's own code since the last step that completed. In process it is that of the attempt's
+    /// beginning.
     pub attempt: u32,
     /// How many attempts there are at most: the handler's `retries` and the first one.
     pub max_attempts: u32,

@@ -115,7 +115,9 @@ use crate::{
 /// # Ids
 ///
 /// The id is what a step is remembered by. It need not be unique: a second step of one id gets `:1` after it, the third
-/// `:2`. Renaming a step while runs are in flight makes a new one of it.
+/// `:2`, in the order in which they are first polled. So steps that are awaited together need ids of their own where that
+/// order is left to chance, as in a `select!` without `biased`. Renaming a step while runs are in flight makes a new one of
+/// it, and so does an id that is another one in each attempt.
 ///
 /// # Failures
 ///
@@ -123,12 +125,21 @@ use crate::{
 /// tried again as the handler's `retries` and the error's own verdict say, each step with a count of its own; the other steps
 /// are not. When its retries are used up the handler sees a [`StepError`], from which it may recover.
 ///
+/// In process a handler goes on after a step that has been tried again, and its [`RunContext`](crate::RunContext) is still that of
+/// the attempt's beginning: what follows in the same attempt does not see a count of its own there. At an endpoint each
+/// step is a call, with a count that begins anew.
+///
 /// # Several at once
 ///
 /// Steps that are awaited together (`join!`, `try_join!`, `FuturesUnordered`) run side by side: in process as futures of
 /// one task, at an endpoint as calls of their own. `select!` works, but a step that has started and
-/// is dropped because another future won is not remembered and may run again. A step stays in its handler's own future:
-/// in a spawned task or inside another step it is an error.
+/// is dropped because another future won is not remembered and may run again.
+///
+/// - A step stays in its handler's own future: in a spawned task or inside another step it is an error. It is awaited, not
+///   blocked on: `block_on` in a handler waits for ever.
+/// - A step's closure does not wait for what another part of the handler does meanwhile, through a channel for example:
+///   at an endpoint each runs in a call of its own.
+/// - In process, a sleeping handler keeps its place under `concurrency`.
 pub struct Step {
     pass: Arc<Pass>,
 }
@@ -215,7 +226,7 @@ impl Step {
     ///
     /// # Cancel safety
     ///
-    /// A sleep that is dropped goes on when the handler comes to it again, from where it first began.
+    /// A sleep that is dropped goes on when the handler comes to it in another attempt, from where it first began.
     pub async fn sleep(&self, id: &str, duration: Duration) -> Result<(), StepError> {
         check_duration(id, "sleep", duration)?;
         self.sleep_for(id, Until::After(duration)).await
@@ -233,7 +244,7 @@ impl Step {
     ///
     /// # Cancel safety
     ///
-    /// A sleep that is dropped goes on when the handler comes to it again.
+    /// A sleep that is dropped goes on when the handler comes to it in another attempt.
     pub async fn sleep_until(&self, id: &str, time: SystemTime) -> Result<(), StepError> {
         if time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since > YEAR_10_000) {
             let message = format!("step `{id}`: a time beyond the year 9999 is not to be had");
