@@ -633,3 +633,20 @@ async fn what_a_call_may_leave_out_or_leave_open_counts_as_not_said() {
     let (_, _, body) = little.of(&endpoint, "shop-sequence-failure").await;
     assert_eq!(body, json!({ "name": "CardError", "message": "{\"name\":\"CardError\"}" }));
 }
+
+#[on_failure(function = "awaits")]
+async fn awaits(step: Step) -> Outcome<u32> {
+    let wait = Wait::new("shop/approved", Duration::from_secs(60));
+    Ok(step.wait_for_event::<u32>("approval", wait).await?.map_or(0, |event| event.data))
+}
+
+#[tokio::test]
+async fn an_awaited_event_must_fit_its_type() {
+    let endpoint = endpoint(builder().register(handlers![awaits]));
+    let call = memos(&[("approval", json!({ "name": "shop/approved", "data": "ann" }))]);
+    let (status, _, body) = call.of(&endpoint, "shop-awaits-failure").await;
+    assert_eq!(status, 400);
+    let message = body["message"].as_str().unwrap();
+    assert!(message.starts_with("the event that step `approval` has waited for: "), "{message}");
+    assert!(message.contains("at `event.data`: invalid type: string, expected u32"), "{message}");
+}

@@ -1,6 +1,6 @@
 //! Steps that a handler has begun and does not await just now: nothing waits for them for ever.
 
-use std::{pin::pin, time::Duration};
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use inngest_failure::{
@@ -22,7 +22,10 @@ async fn work(seen: &Seen, id: &str) -> Outcome<String> {
 fn dispatcher(seen: &Seen) -> Dispatcher {
     let backoff = Backoff::new().first(Duration::from_secs(1)).max(Duration::from_secs(1));
     let builder = builder().backoff(backoff).state(seen.clone());
-    builder.register(handlers![records, limited, left, moves_on, gone, naps]).build().unwrap()
+    builder
+        .register(handlers![records, limited, left, moves_on, gone, naps, later, works])
+        .build()
+        .unwrap()
 }
 
 /// Fails the test if it takes longer than any wait in it.
@@ -215,8 +218,50 @@ async fn naps(step: Step) -> Outcome {
 
 #[tokio::test(start_paused = true)]
 async fn a_sleep_that_is_over_does_not_stop_the_clock() {
-    let started = tokio::time::Instant::now();
     let (result, _) = in_process("naps").await;
     assert_eq!(result, Err("timed out".to_owned()));
-    let _ = started;
+}
+
+/// A step that is begun, and awaited after something else.
+#[on_failure(function = "checkout", id = "later", retries = 0)]
+async fn later(step: Step, State(seen): State<Seen>) -> Outcome<String> {
+    let mut a = step.run("a", || work(&seen, "a"));
+    assert!(poll_fn(|cx| Poll::Ready(a.as_mut().poll(cx).is_pending())).await);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    Ok(a.await?)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_begun_and_awaited_later() {
+    let (result, _) = in_process("later").await;
+    assert_eq!(result, Ok(json!("a")));
+    let endpoint = endpoint(builder().state(Seen::default()).register(handlers![later]));
+    for call in [Call::default(), Call::default().planned().step("a")] {
+        let (_, _, body) = soon(call.of(&endpoint, "later")).await;
+        assert_eq!(ops(&body), [op("StepRun", "a")]);
+    }
+    let (transcript, seen) = run("later", None, &[]).await;
+    assert_eq!(transcript.assert_succeeded(), "a");
+    assert_eq!(seen, ["a"], "{transcript}");
+}
+
+/// Works before and after a sleep, for longer than it may if it works too long.
+#[on_failure(function = "checkout", id = "works", retries = 0, timeout = "1s")]
+async fn works(step: Step) -> Outcome {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    step.sleep("nap", Duration::from_secs(100)).await?;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    step.run("note", async || Ok::<_, HandlerError>(())).await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_stands_still_while_the_handler_sleeps_and_goes_on_after_it() {
+    let started = tokio::time::Instant::now();
+    let seen = Seen::default();
+    let dispatcher = builder().state(seen).register(handlers![works]).build().unwrap();
+    let dispatch = soon(dispatcher.dispatch(event())).await;
+    assert_eq!(dispatch.runs[0].result.as_ref().unwrap_err().to_string(), "timed out");
+    assert_eq!(started.elapsed(), Duration::from_millis(101_000));
 }

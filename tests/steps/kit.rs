@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use inngest_failure::{
-    Dispatcher, Event, HandlerError, Invoke, RunContext, Step, Wait, handlers, on_failure,
+    Dispatcher, Event, HandlerError, Invoke, RunContext, State, Step, Wait, handlers, on_failure,
     testing::{Execution, TestRun, Transcript},
 };
 use serde_json::{Value, json};
 
-use crate::{builder, event};
+use crate::{Seen, builder, event};
 
 type Outcome<T = ()> = Result<T, HandlerError>;
 
@@ -201,6 +201,27 @@ async fn what_the_test_has_not_said_is_asked_for() {
         complaint(unwrap_err(unknown)),
         "there is no handler `checkout`; there are [\"approves\", \"fails\", \"shop-checkout-failure\"]"
     );
+}
+
+/// Another step in each call.
+#[on_failure(function = "checkout", id = "fickle", retries = 1)]
+async fn fickle(step: Step, State(seen): State<Seen>) -> Outcome {
+    seen.note("called");
+    let id = format!("r{}", seen.0.lock().unwrap().len());
+    let (fickle, steady) = tokio::join!(step.run(&id, || ok(1)), step.run("steady", || ok(2)));
+    fickle?;
+    steady?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_not_found_again_fails_the_run_after_its_attempts() {
+    let dispatcher = builder().state(Seen::default()).register(handlers![fickle]).build().unwrap();
+    let transcript = TestRun::new(&dispatcher, "fickle", event()).run().await;
+    transcript.assert_failed("step `r1` was not found");
+    let found: Vec<&str> =
+        transcript.calls().iter().map(|call| call.operations[0].as_str()).collect();
+    assert!(found.contains(&"StepNotFound r1"), "{transcript}");
 }
 
 async fn complaint_of(run: TestRun) -> String {

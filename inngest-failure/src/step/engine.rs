@@ -87,6 +87,10 @@ impl Remote {
         self.target.is_some()
     }
 
+    pub(super) fn is_target(&self, met: &Met) -> bool {
+        self.target.as_ref() == Some(&met.hashed)
+    }
+
     pub(super) fn has_report(&self) -> bool {
         self.report.is_some()
     }
@@ -158,7 +162,7 @@ impl Remote {
 
     /// The handler has dropped a step. If it was the one that was asked for, discovery goes on.
     pub(super) fn lose(&mut self, met: &Met) {
-        if self.target.as_ref() == Some(&met.hashed) {
+        if self.is_target(met) {
             self.target = None;
         }
     }

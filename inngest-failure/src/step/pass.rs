@@ -291,14 +291,17 @@ impl Pass {
         next
     }
 
-    /// If the step that was asked for has not turned up, the number of those that have.
+    /// If the step that was asked for has not turned up, or the handler holds it while it waits for a step that is not to
+    /// run now, the number of those that have turned up.
     #[cfg(feature = "serve")]
     pub(super) fn target_is_missing(&self) -> Option<Ticket> {
         let state = self.lock();
-        match &state.host {
-            Host::Remote(remote) if state.running == 0 && remote.has_target() => Some(state.next),
-            _ => None,
+        let Host::Remote(remote) = &state.host else { return None };
+        if state.running > 0 || !remote.has_target() {
+            return None;
         }
+        let is_met = state.met.values().any(|met| remote.is_target(met));
+        (!is_met || !state.fresh.is_empty()).then_some(state.next)
     }
 
     /// The step that was asked for did not turn up.
@@ -624,7 +627,6 @@ impl State {
         match (&met.phase, &met.op) {
             (Phase::Started, Op::Sleep { .. }) => self.sleeping -= 1,
             (Phase::Started, _) => self.running -= 1,
-            (Phase::Stalled, _) => {}
             // One whose time was over has failed already.
             _ => return,
         }
