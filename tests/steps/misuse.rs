@@ -195,7 +195,7 @@ async fn values(step: Step) -> Outcome<Vec<String>> {
     let nobody = step.invoke::<()>("nobody", Invoke::new(" ")).await.unwrap_err();
     let nothing =
         step.wait_for_event::<()>("nothing", Wait::new("", Duration::ZERO)).await.unwrap_err();
-    let nameless = step.send_event("nameless", Event::new("", &())).await.unwrap_err();
+    let nameless = step.send_event("nameless", Event::new("", ())).await.unwrap_err();
     let wait = Wait::new("shop/approved", Duration::MAX);
     let forever = step.wait_for_event::<()>("forever", wait).await.unwrap_err();
     let long = step.sleep("long", Duration::MAX).await.unwrap_err();

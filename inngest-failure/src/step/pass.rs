@@ -236,7 +236,7 @@ impl Pass {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code of the user's runs under the lock.
+        // No code of the user's runs under the lock, and of an executor's no more than the clone of a waker.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
