@@ -26,7 +26,7 @@ const APPLICATION_ID: i32 = i32::from_be_bytes(*b"shop");
 
 /// The books, which handlers take as `State<Store>`; a clone is the same books.
 ///
-/// SQLite blocks: so a handler that uses it is a plain `fn`, which runs on the blocking pool, or calls [`work`](Store::work).
+/// SQLite blocks: so a handler that uses it is a plain `fn`, which runs on the blocking pool, or calls `work`.
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Arc<Mutex<Connection>>,
