@@ -26,6 +26,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "testing")]
+pub(crate) use self::operation::hash;
 pub(crate) use self::{
     drive::{Driven, drive},
     local::{Failing, Memory},
@@ -35,7 +37,7 @@ pub(crate) use self::{
 pub(crate) use self::{
     engine::{Asked, Remote},
     memos::Memos,
-    operation::{Failed, Report, hash},
+    operation::{Failed, Report},
 };
 pub use self::{
     event::Event,
