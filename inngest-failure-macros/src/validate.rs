@@ -157,7 +157,7 @@ fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream,
     impl<'ast> Visit<'ast> for Find<'_> {
         fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
             match &reference.lifetime {
-                None => match extractor(&reference.elem) {
+                None => match extractor(&reference.elem, self.declared) {
                     Some(name) => self.found(
                         reference,
                         &format!("a handler owns its arguments; take `{name}` itself, not a reference to it"),
@@ -194,10 +194,12 @@ fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream,
     }
 
     /// The name of a type that may be an extractor, unlike `str` and `[u8]`.
-    fn extractor(ty: &Type) -> Option<String> {
+    fn extractor(ty: &Type, declared: &Generics) -> Option<String> {
         let Type::Path(path) = ty else { return None };
-        let name = path.path.segments.last()?.ident.to_string();
-        name.starts_with(char::is_uppercase).then_some(name)
+        let ident = &path.path.segments.last()?.ident;
+        let is_declared = declared.type_params().any(|param| param.ident == *ident);
+        let name = ident.to_string();
+        (name.starts_with(char::is_uppercase) && !is_declared).then_some(name)
     }
 
     let mut find = Find { declared, found: None };

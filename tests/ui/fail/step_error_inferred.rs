@@ -1,9 +1,0 @@
-use inngest_failure::{HandlerError, Step, on_failure};
-
-#[on_failure(function = "checkout")]
-async fn undo(step: Step) -> Result<(), HandlerError> {
-    step.run("refund", async || Ok(())).await?;
-    Ok(())
-}
-
-fn main() {}
