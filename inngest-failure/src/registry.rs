@@ -63,8 +63,8 @@ use crate::{
 /// - Any number of arguments, each an extractor: a type that implements [`FromFailure`](crate::FromFailure).
 /// - It returns nothing, or `Result<T, E>` with `T: Serialize` and an `E` that turns into
 ///   [`HandlerError`](crate::HandlerError), as text does and every error that is `Send + Sync + 'static`.
-/// - An `async fn` is dropped at its current `.await` when its time is over or its dispatch is
-///   dropped. Its future is `Send`. The handlers of one failure take turns on one task, so one that
+/// - An `async fn` is dropped at its current `.await` when its time is over, when its dispatch is
+///   dropped, or when one of its [steps](crate::Step) ends the call. Its future is `Send`. The handlers of one failure take turns on one task, so one that
 ///   blocks its thread holds up the others: let it be a plain `fn`.
 /// - A plain `fn` runs on Tokio's blocking pool, and takes no [`Step`](crate::Step). It can't be stopped: once it has started it runs to
 ///   its end. When its time is over the attempt has failed, but the next one starts, and its

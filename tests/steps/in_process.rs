@@ -101,6 +101,13 @@ async fn a_step_that_fails_ends_the_attempt_and_what_had_completed_is_not_repeat
     let (result, attempts) = dispatch(&dispatcher).await;
     assert_eq!((result.unwrap(), attempts), (json!(1), 3));
     assert_eq!(seen.take().last().unwrap(), "step `restock` failed: busy");
+    let text = log.text();
+    assert!(
+        text.contains(
+            "step failed for good, which the handler is told step=\"restock\" error=\"busy\""
+        ),
+        "{text}"
+    );
     // Another dispatch starts from nothing.
     dispatch(&dispatcher).await.0.unwrap();
     assert_eq!(seen.take().iter().filter(|line| *line == "refund").count(), 1);

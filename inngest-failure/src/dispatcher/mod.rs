@@ -132,13 +132,13 @@ impl Dispatcher {
     /// # Panics
     ///
     /// If a handler is a plain `fn` and this is not awaited on a Tokio runtime, or if a handler has a
-    /// time-out, waits for its `throttle` or is to be tried again, and the runtime's timer is not enabled.
+    /// time-out, waits for its `throttle`, sleeps in a step or is to be tried again, and the runtime's timer is not enabled.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future cancels the dispatch: every `async` handler in it is dropped at its
     /// current `.await`. A plain `fn` that has started runs to its end; its result is lost, which
-    /// is logged as a warning.
+    /// is logged as a warning. What is remembered of steps is lost: dispatched again, they run again.
     pub async fn dispatch(&self, event: FailureEvent) -> Dispatch {
         let inner = &*self.inner;
         // The highest level, so that a line of any level says which failure it is about.

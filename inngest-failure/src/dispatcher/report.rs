@@ -46,7 +46,7 @@ pub struct HandlerRun {
     /// What it returned, null for nothing; or how its last attempt ended.
     pub result: Result<Value, RunError>,
     /// How many attempts were made, also such in which an argument could not be taken; none if the handler was
-    /// rate-limited.
+    /// rate-limited. With steps it may be more than the handler's `retries` and one, for each step has these to itself.
     pub attempts: u32,
     /// How long it took, waits between attempts and for its `throttle` and `concurrency` included.
     pub elapsed: Duration,

@@ -5,11 +5,12 @@ use std::{error::Error, fmt};
 use super::handler::Meaning;
 use crate::event::FailureError;
 
-/// A step that failed for good: its retries are used up, its error said that no retry will mend it, or it was
-/// misused.
+/// A step that failed for good: its retries are used up, its error said that no retry will mend it, its result does not
+/// fit its type, or it was misused.
 ///
 /// A handler that does not recover from it, but returns it, alone or as the cause of another error, has failed for
-/// good too: the step is not tried again.
+/// good too: the step is not tried again. `?` turns it into a [`HandlerError`](crate::HandlerError), so a handler whose
+/// last expression is a step ends with `Ok(step.run(..).await?)`.
 ///
 /// # Examples
 ///
@@ -31,7 +32,7 @@ pub struct StepError {
     /// The step's id, as the handler gave it.
     pub step_id: String,
     /// The class of the error, which in Rust is `Error`; `Panic` or `TimedOut` where that is what happened; of an invoked
-    /// function, what its SDK says; `StepError` if the step could not be made at all.
+    /// function, what its SDK says; `StepError` if the step could not be made, or if its result does not fit its type.
     pub name: String,
     /// What a person needs to know.
     pub message: String,

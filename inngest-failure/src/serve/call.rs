@@ -296,7 +296,7 @@ fn reported(report: Report) -> (Response<Body>, &'static str) {
             tracing::warn!(
                 step = step_id,
                 error = message,
-                "step failed for good, which the handler will be told",
+                "step failed for good, which the handler is told",
             );
         } else {
             tracing::warn!(step = step_id, error = message, wait = ?delay, "step failed, Inngest will try it again");

@@ -134,7 +134,7 @@ use crate::{
 /// # Several at once
 ///
 /// Steps that are awaited together (`join!`, `try_join!`, `FuturesUnordered`) run side by side: in process as futures of
-/// one task, at an endpoint as calls of their own. `select!` works, but a step that has started and
+/// one task, at an endpoint as calls of their own, where each runs whichever wins. `select!` works, but a step that has started and
 /// is dropped because another future won is not remembered and may run again.
 ///
 /// - A step stays in its handler's own future: in a spawned task or inside another step it is an error. It is awaited, not
@@ -154,7 +154,8 @@ impl Step {
     /// Runs the closure and remembers what its future returns.
     ///
     /// The future may borrow from the handler. Its value is kept as JSON, in process as well, and read back as `T`, so it
-    /// owns what it holds: a `String`, not a `&str`.
+    /// owns what it holds: a `String`, not a `&str`. Where nothing else names the type of the error, `Ok` has to:
+    /// `Ok::<_, HandlerError>(..)`. Nothing happens before the future is polled.
     ///
     /// # Examples
     ///
@@ -163,7 +164,6 @@ impl Step {
     ///
     /// #[on_failure(function = "checkout")]
     /// async fn undo_checkout(step: Step) -> Result<u64, HandlerError> {
-    ///     // Where nothing else names the type of the error, `Ok` has to.
     ///     let cents = step.run("refund", async || Ok::<u64, HandlerError>(1250)).await?;
     ///     restock(&step).await?;
     ///     Ok(cents)
@@ -297,8 +297,8 @@ impl Step {
     ///
     /// # Errors
     ///
-    /// [`StepError`] if there is no API to send them to, or no event key, if an event can't be written as JSON, if Inngest has not taken them
-    /// in as many attempts as the handler has, or as [`run`](Self::run) for a step that is misused.
+    /// [`StepError`] if there is no API to send them to, or in cloud mode no event key, if an event has no name or can't be written as
+    /// JSON, if Inngest has not taken them in as many attempts as the handler has, or as [`run`](Self::run) for a step that is misused.
     ///
     /// # Cancel safety
     ///
@@ -344,7 +344,8 @@ impl Step {
         )))
     }
 
-    /// Calls an Inngest function, of any app and language, and waits for what it returns. Only at an endpoint.
+    /// Calls an Inngest function, of any app and language, and waits for what it returns, which is `()` if it is of no
+    /// interest. Only at an endpoint.
     ///
     /// # Examples
     ///
@@ -363,7 +364,8 @@ impl Step {
     /// # Errors
     ///
     /// [`StepError`] if the function has failed, with its error, or has not ended in time; if what it returned does not fit
-    /// `T`; in process; or as [`run`](Self::run) for a step that is misused.
+    /// `T`; in process; if the function has no name, its data can't be written as JSON or its time-out is longer than 292
+    /// years; or as [`run`](Self::run) for a step that is misused.
     ///
     /// # Cancel safety
     ///
@@ -417,7 +419,8 @@ impl Step {
     ///
     /// # Errors
     ///
-    /// [`StepError`] if the event's data does not fit `T`; in process; or as [`run`](Self::run) for a step that is misused.
+    /// [`StepError`] if the event's data does not fit `T`; in process; if the event has no name or the wait is longer than 292
+    /// years; or as [`run`](Self::run) for a step that is misused.
     ///
     /// # Cancel safety
     ///

@@ -328,13 +328,16 @@ impl Pass {
         let mut state = self.lock();
         let running = state.met.iter().filter(|(_, met)| met.has_started() && met.runs());
         let running: Vec<Ticket> = running.map(|(ticket, _)| *ticket).collect();
+        let mut lost = Vec::new();
         for &ticket in &running {
             let error = FailureError::own(
                 "TimedOut",
                 "the handler took longer than its `timeout` while the step ran",
             );
-            state.finish(ticket, Err(Fault::retriable(error)));
+            lost.extend(state.finish(ticket, Err(Fault::retriable(error))));
         }
+        drop(state);
+        lost.iter().for_each(Lost::log);
         !running.is_empty()
     }
 
@@ -622,13 +625,13 @@ impl State {
     }
 
     /// A step that had gone ahead is done.
-    fn finish(&mut self, ticket: Ticket, result: Result<String, Fault>) {
-        let Some(met) = self.met.get_mut(&ticket) else { return };
+    fn finish(&mut self, ticket: Ticket, result: Result<String, Fault>) -> Option<Lost> {
+        let met = self.met.get_mut(&ticket)?;
         match (&met.phase, &met.op) {
             (Phase::Started, Op::Sleep { .. }) => self.sleeping -= 1,
             (Phase::Started, _) => self.running -= 1,
             // One whose time was over has failed already.
-            _ => return,
+            _ => return None,
         }
         self.asked = 0;
         let outcome = match &mut self.host {
@@ -639,7 +642,12 @@ impl State {
                 None
             }
         };
+        let lost = match &outcome {
+            Some(Err(error)) => Some(Lost { step: met.id.clone(), error: error.message.clone() }),
+            _ => None,
+        };
         met.phase = outcome.map_or(Phase::Parked, Phase::Ended);
+        lost
     }
 
     /// The handler has let go of a step. Whether it had started, and nothing is remembered of it.
@@ -661,6 +669,22 @@ impl State {
         }
         let is_lost = !self.is_over && met.has_started() && met.runs();
         Some((met, is_lost))
+    }
+}
+
+/// A step that has failed for good in process.
+struct Lost {
+    step: String,
+    error: String,
+}
+
+impl Lost {
+    fn log(&self) {
+        tracing::warn!(
+            step = self.step,
+            error = self.error,
+            "step failed for good, which the handler is told",
+        );
     }
 }
 
@@ -709,7 +733,8 @@ impl Turn<'_> {
     }
 
     pub(super) fn finish(&self, result: Result<String, Fault>) {
-        self.pass.lock().finish(self.ticket, result);
+        let lost = self.pass.lock().finish(self.ticket, result);
+        lost.iter().for_each(Lost::log);
     }
 
     /// The id, which a repetition has a number in.

@@ -67,7 +67,8 @@ pub fn failure(function_id: impl Into<String>) -> FailureBuilder {
 
 /// Steps of no handler, to call one as a plain function: each runs where it is awaited, once, and is tried no second time.
 ///
-/// What only the server can do, and sending an event, are errors here: see [`TestRun`].
+/// A `sleep` takes its time, unless Tokio's clock is paused. What only the server can do, and sending an event, are errors
+/// here: see [`TestRun`]. That a step is used in a spawned task, which is an error in a handler's call, is not noticed.
 pub fn step() -> Step {
     crate::panic::install_hook();
     Step::new(Pass::plain())

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tower_service::Service;
+use tracing::subscriber::NoSubscriber;
 
 use super::{
     Probe, TestCall, Transcript,
@@ -116,14 +117,16 @@ impl TestRun {
         }
     }
 
-    /// Makes a step fail so many times, in place of its closure, before it runs. Of steps of one id the second is `id:1`.
+    /// Makes a step of `run` or `send_event` fail so many times, in place of its closure, before it runs. Of steps of one id the
+    /// second is `id:1`.
     pub fn fail_step(self, step: impl Into<String>, times: u32) -> Self {
         self.probe.fail(step.into(), times);
         self
     }
 
     /// The event that comes while a step waits for one. Without it, the time of the step's wait runs out. Whether a
-    /// [`matching`](crate::Wait::matching) expression holds for it is not asked.
+    /// [`matching`](crate::Wait::matching) expression holds for it is not asked, but it must have the name that the step
+    /// waits for.
     ///
     /// # Panics
     ///
@@ -157,7 +160,7 @@ impl TestRun {
     }
 
     /// Makes the calls that are due at one time in a random order, as happens with steps that run side by side. The same
-    /// seed gives the same order.
+    /// seed gives the same order. It also decides which answers are lost and which calls repeated.
     pub fn seed(mut self, seed: u64) -> Self {
         self.random = fastrand::Rng::with_seed(seed);
         self.is_random = true;
@@ -196,7 +199,8 @@ impl TestRun {
     ///
     /// If it is not awaited on a Tokio runtime with its timer enabled; if the run does not end; if the handler invokes a
     /// function and the test has not said what it returns; if the test has said what becomes of a step, and the
-    /// handler has not come to it, or not to one of that kind.
+    /// handler has not come to it, or not to one of that kind; if an event has another name than the one that a step waits
+    /// for.
     pub async fn run(mut self) -> Transcript {
         APP.clone_into(&mut self.app_id);
         let mut calls = Vec::new();
@@ -219,12 +223,13 @@ impl TestRun {
 
     /// Drives the handler to its end with requests that are sent some other way, such as to a server in another process.
     ///
-    /// There `fail_step` has no effect, and neither executions nor sent events are seen. The requests are unsigned, and
+    /// In another process `fail_step` has no effect, and neither executions nor sent events are seen. The requests are unsigned, and
     /// for what [`app_id`](Self::app_id) and [`path`](Self::path) say.
     ///
     /// # Panics
     ///
-    /// As [`run`](Self::run), and if the path is none.
+    /// If the run does not end; if the handler invokes a function and the test has not said what it returns; if the test has
+    /// said what comes of a step that waits, and none does so; if the path is none.
     pub async fn run_through(
         mut self,
         mut exchange: impl AsyncFnMut(Request<Bytes>) -> Response<Bytes>,
@@ -295,7 +300,9 @@ fn endpoint(dispatcher: &Dispatcher, outbox: &Outbox) -> Result<Endpoint, BuildE
     let none: &crate::api::Environment<'_> = &|_| None;
     let mut problems = Vec::new();
     let api = Api::builder().dev(true).client(outbox.clone()).resolve(none, &mut problems);
-    Endpoint::builder(dispatcher.clone(), APP).api(api).resolve(none)
+    let builder = Endpoint::builder(dispatcher.clone(), APP).api(api);
+    // What it would warn of is nothing to a test.
+    tracing::subscriber::with_default(NoSubscriber::new(), || builder.resolve(none))
 }
 
 /// Where events are sent to: it keeps them.

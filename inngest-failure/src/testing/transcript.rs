@@ -28,7 +28,7 @@ pub struct TestCall {
     pub at: Duration,
     /// The status of the answer.
     pub status: u16,
-    /// The operations of the answer, each in a line; or its body.
+    /// The operations of the answer, each in a line; or its body. Empty if the answer was lost.
     pub operations: Vec<String>,
     /// What the closures of steps did.
     pub executions: Vec<Execution>,
@@ -75,12 +75,12 @@ impl Transcript {
         &self.calls
     }
 
-    /// What the closures of steps did, in order.
+    /// What steps of `run` and of `send_event` did at the endpoint, in order.
     pub fn executions(&self) -> impl Iterator<Item = &Execution> {
         self.calls.iter().flat_map(|call| &call.executions)
     }
 
-    /// How often the closure of a step returned a value.
+    /// How often a step of `run` or `send_event` completed.
     pub fn completions(&self, step: &str) -> usize {
         let completed =
             |execution: &&Execution| matches!(execution, Execution::Completed(id) if id == step);
@@ -123,7 +123,8 @@ impl Transcript {
         }
     }
 
-    /// Asserts that the closures of these steps returned a value in this order, and of no others.
+    /// Asserts that these steps, of `run` and of `send_event`, completed in this order, and no others. Sleeps, waits and
+    /// invocations are not among them.
     ///
     /// # Panics
     ///
@@ -186,10 +187,11 @@ impl fmt::Display for TestCall {
         for execution in &self.executions {
             write!(f, ", {execution}")?;
         }
-        write!(f, " -> {} {}", self.status, self.operations.join("; "))?;
-        if self.is_lost {
-            f.write_str(" (the answer was lost)")?;
-        }
+        write!(f, " -> {}", self.status)?;
+        match self.is_lost {
+            true => f.write_str(" (the answer was lost)"),
+            false => write!(f, " {}", self.operations.join("; ")),
+        }?;
         Ok(())
     }
 }
