@@ -21,7 +21,7 @@ use crate::{
     extract::{Context, HandlerContext, States},
     panic::{self, Caught, Panic, catch},
     registry::{BlockingCall, Call, CallError, Wired},
-    step::{Driven, Ended, Failing, Memory, Pass, drive},
+    step::{Driven, Ended, Failing, Pass, drive},
 };
 
 /// A handler that is ready to run.
@@ -115,7 +115,7 @@ impl Handler {
             running.end().await;
         }
         unfinished.ended = true;
-        let called = match (attempted.end, attempted.pass) {
+        let called = match (attempted.end, attempted.pass.map(|pass| *pass)) {
             // What has become of a step is reported first: a side effect is to be remembered.
             (end, Some(Ended::Remote { report: Some(report), .. })) => {
                 panic::drop_caught(end);
@@ -150,7 +150,7 @@ impl Handler {
             tracing::warn!("handler did not run: its `rate_limit` is used up");
             return (Err(RunError::RateLimited), 0);
         }
-        let mut memory = Memory::default();
+        let mut memory = None;
         // How often what is tried again has failed: a step, or the code outside of steps since the last one.
         let mut failures = 0;
         let mut failures_outside = 0;
@@ -160,7 +160,7 @@ impl Handler {
             span.record("attempt", failures);
             if self.takes_steps {
                 cx.set_pass(Pass::local(
-                    memory,
+                    memory.take().unwrap_or_default(),
                     self.retries,
                     #[cfg(feature = "api")]
                     tools.api.clone(),
@@ -169,16 +169,16 @@ impl Handler {
             let permit = self.limits.permit().await;
             let Attempted { end, pass, still_running } = self.attempt(cx, permit).await;
             attempts += 1;
-            let failing;
-            (memory, failing) = match pass {
-                Some(Ended::Local { memory, has_remembered, failing }) => {
+            let failing = match pass.map(|pass| *pass) {
+                Some(Ended::Local { memory: grown, has_remembered, failing }) => {
                     // A handler whose every attempt has other steps would be tried for ever.
-                    if has_remembered && memory.len() <= MAX_STEPS {
+                    if has_remembered && grown.len() <= MAX_STEPS {
                         failures_outside = 0;
                     }
-                    (memory, failing)
+                    memory = Some(grown);
+                    failing
                 }
-                _ => (Memory::default(), None),
+                _ => None,
             };
             let wait = match (end, failing) {
                 (End::Returned(Ok(value)), _) => {
@@ -244,7 +244,7 @@ impl Handler {
                 let (driven, pass) = match cx.pass() {
                     Some(pass) => {
                         let (driven, ended) = Box::pin(drive(pass, future, self.timeout)).await;
-                        (driven, Some(ended))
+                        (driven, Some(Box::new(ended)))
                     }
                     None => match within(self.deadline(), || future).await {
                         Some(result) => (Driven::Returned(result), None),
@@ -280,8 +280,8 @@ pub(super) struct Tools {
 /// One attempt.
 struct Attempted {
     end: End,
-    /// What is left of its steps.
-    pass: Option<Ended>,
+    /// What is left of its steps. Boxed, for most handlers have none, and every attempt would be the larger for it.
+    pass: Option<Box<Ended>>,
     still_running: Option<Running>,
 }
 

@@ -48,7 +48,8 @@ struct Stack {
 struct Call {
     event: FailureEvent,
     ctx: Ctx,
-    memos: Memos,
+    /// What is remembered of its steps, if the handler takes any.
+    memos: Option<Memos>,
 }
 
 /// A call whose body had another shape than most.
@@ -115,22 +116,17 @@ impl Inner {
                     span.record("run_id", shown(&ctx.run_id)).record("attempt", ctx.attempt);
                     span.record("function_id", shown(event.function_id()));
                     span.record("failed_run_id", shown(event.run_id()));
-                    let asked = Asked {
-                        memos,
-                        completed: ctx
-                            .stack
-                            .take()
-                            .and_then(|stack| stack.stack)
-                            .unwrap_or_default(),
-                        target: step.map(Cow::into_owned),
-                        immediate: ctx.disable_immediate_execution != Some(true),
-                        is_last: ctx.is_last(info.retries),
-                    };
-                    let remote = Remote::new(asked);
-                    let (response, outcome) = match with_steps {
-                        true => {
+                    let (response, outcome) = match (memos, step) {
+                        (Some(memos), step) => {
+                            let asked = Asked {
+                                memos,
+                                completed: ctx.completed(),
+                                target: step.map(Cow::into_owned),
+                                immediate: ctx.disable_immediate_execution != Some(true),
+                                is_last: ctx.is_last(info.retries),
+                            };
                             let pass = Pass::remote(
-                                remote,
+                                Remote::new(asked),
                                 self.api.clone(),
                                 #[cfg(feature = "testing")]
                                 probe,
@@ -138,10 +134,8 @@ impl Inner {
                             self.run(handler, event, &ctx, Some(pass)).await
                         }
                         // It took steps when it was asked for this one.
-                        false => match remote.missing() {
-                            Some(report) => reported(report),
-                            None => self.run(handler, event, &ctx, None).await,
-                        },
+                        (None, Some(step)) => reported(Report::not_found(step.into_owned())),
+                        (None, None) => self.run(handler, event, &ctx, None).await,
                     };
                     (response, ctx, outcome)
                 }
@@ -173,7 +167,7 @@ impl Inner {
         if let Some((event, ctx, steps)) = FailureEvent::from_call::<Ctx>(&body, with_steps)
             && ctx.use_api == Some(false)
         {
-            return match read_memos(&body, steps) {
+            return match steps.map(|steps| read_memos(&body, steps)).transpose() {
                 Ok(memos) => Ok(Call { event, ctx, memos }),
                 Err(error) => Err((Misfit::Call(error), ctx)),
             };
@@ -183,9 +177,13 @@ impl Inner {
         if call.use_api || call.ctx.use_api == Some(true) {
             return self.fetch(call.ctx, with_steps).await;
         }
-        let steps = call.steps.filter(|_| with_steps).map(|steps| place(&body, steps.get()));
         let event = call.event.map_or("null", RawValue::get);
-        let read = || Ok((event.parse()?, read_memos(&body, steps)?));
+        let memos = || match (with_steps, call.steps) {
+            (false, _) => Ok(None),
+            (true, None) => Ok(Some(Memos::default())),
+            (true, Some(steps)) => read_memos(&body, place(&body, steps.get())).map(Some),
+        };
+        let read = || Ok((event.parse()?, memos()?));
         match read() {
             Ok((event, memos)) => Ok(Call { event, ctx: call.ctx, memos }),
             Err(error) => Err((Misfit::Call(error), call.ctx)),
@@ -204,14 +202,14 @@ impl Inner {
         &self,
         run_id: &str,
         with_steps: bool,
-    ) -> Result<(FailureEvent, Memos), ApiError> {
+    ) -> Result<(FailureEvent, Option<Memos>), ApiError> {
         let event = self.api.first_event(run_id).await?.parse().map_err(|error: ParseError| {
             let message = "what Inngest gives for the event of the run is none of a failure";
             ApiError::new(message, error)
         })?;
         let memos = match with_steps {
-            true => self.fetch_memos(run_id).await?,
-            false => Memos::default(),
+            true => Some(self.fetch_memos(run_id).await?),
+            false => None,
         };
         Ok((event, memos))
     }
@@ -222,7 +220,7 @@ impl Inner {
         let steps = ByteString::try_from(self.api.steps(run_id).await?)
             .map_err(|error| broken(ParseError::not_utf8(&error)))?;
         let place = 0..steps.len();
-        read_memos(&steps, Some(place)).map_err(broken)
+        read_memos(&steps, place).map_err(broken)
     }
 
     async fn run(
@@ -273,6 +271,11 @@ impl Inner {
 }
 
 impl Ctx {
+    /// The hashed ids of the steps in the order in which they have completed.
+    fn completed(&mut self) -> Vec<String> {
+        self.stack.take().and_then(|stack| stack.stack).unwrap_or_default()
+    }
+
     /// Whether no attempt follows this one.
     fn is_last(&self, retries: u32) -> bool {
         let max_attempts = self.max_attempts.unwrap_or(retries + 1);
@@ -281,11 +284,8 @@ impl Ctx {
 }
 
 /// The memoised steps at this place of the body.
-fn read_memos(body: &ByteString, steps: Option<Range<usize>>) -> Result<Memos, ParseError> {
-    match steps {
-        Some(steps) => Memos::read(body.clone(), steps).map_err(|error| ParseError::steps(&error)),
-        None => Ok(Memos::default()),
-    }
+fn read_memos(body: &ByteString, steps: Range<usize>) -> Result<Memos, ParseError> {
+    Memos::read(body.clone(), steps).map_err(|error| ParseError::steps(&error))
 }
 
 /// The answer for a handler that has not come to its end, but to a step.

@@ -173,9 +173,7 @@ impl Remote {
     }
 
     /// What there is to report if the handler has not come to the step that was asked for, or does not await it.
-    pub(crate) fn missing(&self) -> Option<Report> {
-        let target = self.target.as_ref()?;
-        let operations = vec![Operation::not_found(target.clone())];
-        Some(Report { operations, failed: None, outcome: "step_not_found" })
+    pub(super) fn missing(&self) -> Option<Report> {
+        self.target.clone().map(Report::not_found)
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Failing {
 
 /// What decides in process.
 pub(super) struct Local {
-    memory: Memory,
+    memory: Box<Memory>,
     retries: u32,
     failing: Option<Failing>,
     has_remembered: bool,
@@ -47,7 +47,7 @@ impl Memory {
 }
 
 impl Local {
-    pub(super) fn new(memory: Memory, retries: u32) -> Self {
+    pub(super) fn new(memory: Box<Memory>, retries: u32) -> Self {
         Self { memory, retries, failing: None, has_remembered: false }
     }
 
@@ -129,7 +129,7 @@ impl Local {
     }
 
     /// What is left of the pass: what it remembers, whether that has grown, and what is to be tried again.
-    pub(super) fn take(&mut self) -> (Memory, bool, Option<Failing>) {
+    pub(super) fn take(&mut self) -> (Box<Memory>, bool, Option<Failing>) {
         (std::mem::take(&mut self.memory), self.has_remembered, self.failing.take())
     }
 }

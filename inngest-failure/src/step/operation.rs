@@ -22,6 +22,14 @@ pub(crate) struct Report {
     pub(crate) outcome: &'static str,
 }
 
+impl Report {
+    /// The step of this hashed id was asked for and is not there.
+    pub(crate) fn not_found(hashed: String) -> Self {
+        let operations = vec![Operation::not_found(hashed)];
+        Self { operations, failed: None, outcome: "step_not_found" }
+    }
+}
+
 /// A step that ran and failed.
 pub(crate) struct Failed {
     pub(crate) step_id: String,
@@ -91,7 +99,7 @@ impl Operation {
     }
 
     /// A step that was asked for and not found.
-    pub(super) fn not_found(hashed: String) -> Self {
+    fn not_found(hashed: String) -> Self {
         Self {
             id: hashed,
             op: "StepNotFound",

@@ -202,7 +202,7 @@ impl Pass {
 
     /// An attempt in process.
     pub(crate) fn local(
-        memory: Memory,
+        memory: Box<Memory>,
         retries: u32,
         #[cfg(feature = "api")] api: Option<Api>,
     ) -> Arc<Self> {
@@ -231,7 +231,7 @@ impl Pass {
     /// Steps of no handler, which run as they are met.
     #[cfg(feature = "testing")]
     pub(crate) fn plain() -> Arc<Self> {
-        let local = Local::new(Memory::default(), 0);
+        let local = Local::new(Box::default(), 0);
         Arc::new(Self { is_plain: true, ..Self::new(Host::Local(local)) })
     }
 
@@ -369,7 +369,7 @@ impl Pass {
 /// What is left when a pass is over.
 pub(crate) enum Ended {
     Local {
-        memory: Memory,
+        memory: Box<Memory>,
         /// Whether a step has ended in this pass.
         has_remembered: bool,
         failing: Option<Failing>,
