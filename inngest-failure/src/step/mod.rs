@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub(crate) use self::operation::hash;
 pub(crate) use self::{
     drive::{Driven, drive},
-    local::{Failing, Memory},
+    local::Failing,
     pass::{Ended, Pass},
 };
 #[cfg(feature = "serve")]
