@@ -84,7 +84,7 @@ impl Inner {
     {
         let started = Instant::now();
         let (body, _) = self.authenticate(parts, body).await?;
-        let Asks { function, step } = Asks::of(parts.uri.query());
+        let function = query(parts.uri.query(), "fnId").unwrap_or_default();
         let Some(&handler) = self.functions.get(&*function) else {
             return Ok(self.unknown_function(&function));
         };
@@ -106,6 +106,8 @@ impl Inner {
         {
             span.record("trace_id", trace_id).record("parent_span_id", parent_id);
         }
+        let step =
+            query(parts.uri.query(), "stepId").filter(|step| !matches!(&**step, "" | "step"));
         #[cfg(feature = "testing")]
         let probe = parts.extensions.get().cloned();
         let answer = async {
@@ -349,30 +351,6 @@ impl Misfit {
 pub(super) fn query<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
     let mut pairs = form_urlencoded::parse(query?.as_bytes());
     pairs.find(|(key, _)| key == name).map(|(_, value)| value)
-}
-
-/// What the URL of a call asks for.
-struct Asks<'a> {
-    function: Cow<'a, str>,
-    /// The hashed id of one step, if it is only that.
-    step: Option<Cow<'a, str>>,
-}
-
-impl<'a> Asks<'a> {
-    fn of(query: Option<&'a str>) -> Self {
-        let (mut function, mut step) = (None, None);
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            match &*name {
-                "fnId" => function = function.or(Some(value)),
-                "stepId" => step = step.or(Some(value)),
-                _ => {}
-            }
-        }
-        Self {
-            function: function.unwrap_or_default(),
-            step: step.filter(|step| !matches!(&**step, "" | "step")),
-        }
-    }
 }
 
 /// Where the call stands in the server's trace: W3C Trace Context.

@@ -61,7 +61,7 @@ struct State {
     next: Ticket,
     /// Those with a remembered outcome, by the rank in which they had completed.
     remembered: BTreeSet<(usize, Ticket)>,
-    /// Those that are new and are being awaited.
+    /// Those that are new and are being awaited. Each is in `met`, which it leaves together with this.
     fresh: BTreeSet<Ticket>,
     /// Those that may go ahead since the handler was last polled.
     granted: Vec<Ticket>,
