@@ -146,9 +146,13 @@ pub mod guide {
 mod panic;
 mod rate;
 mod registry;
+#[cfg(feature = "sdk")]
+pub mod sdk;
 mod selector;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(any(feature = "serve", feature = "sdk"))]
+mod server;
 mod step;
 mod suggest;
 #[cfg(feature = "testing")]

@@ -354,6 +354,19 @@ pub struct HandlerInfo {
     pub description: &'static str,
 }
 
+#[cfg(any(feature = "serve", feature = "sdk"))]
+impl HandlerInfo {
+    /// Something that is wrong with it.
+    pub(crate) fn problem(&self, fault: String, remedy: &str) -> Problem {
+        Problem {
+            location: Some(self.location),
+            handler: Some(self.rust_name),
+            fault,
+            remedy: remedy.to_owned(),
+        }
+    }
+}
+
 /// A handler whose wiring is sound.
 #[derive(Debug)]
 pub(crate) struct Wired {
@@ -361,7 +374,7 @@ pub(crate) struct Wired {
     pub(crate) takes_steps: bool,
     pub(crate) selector: Selector,
     /// The failed function's app, if that is known.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) app: Option<String>,
     pub(crate) info: HandlerInfo,
 }
@@ -418,7 +431,7 @@ pub(crate) fn wire(
                 takes_steps: registration.needs().has_steps(),
                 registration,
                 selector,
-                #[cfg(feature = "serve")]
+                #[cfg(any(feature = "serve", feature = "sdk"))]
                 app: registration.app.or(wiring.app).map(str::to_owned),
                 info,
             }

@@ -100,6 +100,16 @@ impl Api {
             false => Err(Refusal::Wrong),
         }
     }
+
+    /// The header as it would be with the first key, for somebody who knows no other one.
+    #[cfg(feature = "sdk")]
+    pub(crate) fn sign_again(&self, signature: &Signature<'_>, body: &[u8]) -> Option<String> {
+        let mut mac = self.signing_keys().next()?.mac();
+        mac.update(body);
+        mac.update(signature.time.as_bytes());
+        let mac = hex::encode(mac.finalize().into_bytes());
+        Some(format!("t={}&s={mac}", signature.time))
+    }
 }
 
 /// The two parts, whatever else stands beside them.

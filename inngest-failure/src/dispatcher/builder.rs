@@ -159,15 +159,16 @@ impl DispatcherBuilder {
         let selectors: Vec<Selector> = wired.iter().map(|wired| wired.selector.clone()).collect();
         let states = Arc::new(self.states);
         let handlers = wired.iter().map(|wired| run::Handler::new(wired, &states)).collect();
-        #[cfg(feature = "serve")]
+        #[cfg(any(feature = "serve", feature = "sdk"))]
         let apps = super::Apps {
+            #[cfg(feature = "serve")]
             default: self.app,
             of_handlers: wired.iter().map(|wired| wired.app.clone()).collect(),
         };
         let infos = wired.into_iter().map(|wired| wired.info).collect();
         Ok(Dispatcher {
             inner: Arc::new(Inner {
-                #[cfg(feature = "serve")]
+                #[cfg(any(feature = "serve", feature = "sdk"))]
                 apps,
                 index: Index::new(selectors),
                 handlers,

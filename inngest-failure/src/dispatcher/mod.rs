@@ -13,18 +13,18 @@ use std::{fmt, sync::Arc};
 use futures_util::{StreamExt, stream::FuturesOrdered};
 
 use self::hint::Hints;
-#[cfg(feature = "serve")]
-pub(crate) use self::run::{Called, Look};
+#[cfg(any(feature = "serve", feature = "sdk"))]
+pub(crate) use self::run::{Called, Look, outcome};
 pub use self::{
     backoff::Backoff,
     builder::DispatcherBuilder,
     report::{Dispatch, HandlerRun, RunError},
     service::DispatchFuture,
 };
-#[cfg(feature = "serve")]
-use crate::api::Api;
-#[cfg(feature = "serve")]
-use crate::step::Pass;
+#[cfg(feature = "sdk")]
+use crate::selector::Selector;
+#[cfg(any(feature = "serve", feature = "sdk"))]
+use crate::{api::Api, step::Pass};
 use crate::{
     error::ParseError,
     event::FailureEvent,
@@ -90,14 +90,15 @@ struct Inner {
     hints: Hints,
     tools: run::Tools,
     /// What the serving of these handlers has to know of the failed functions' apps.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     apps: Apps,
 }
 
 /// The apps of the failed functions.
-#[cfg(feature = "serve")]
+#[cfg(any(feature = "serve", feature = "sdk"))]
 struct Apps {
     /// The dispatcher's own `app`.
+    #[cfg(feature = "serve")]
     default: Option<String>,
     /// The handlers' apps, in their order.
     of_handlers: Vec<Option<String>>,
@@ -196,17 +197,43 @@ impl Dispatcher {
         max_attempts: Option<u32>,
         pass: Option<Arc<Pass>>,
     ) -> Called {
-        self.inner.handlers[handler].call(event, attempt, max_attempts, pass).await
+        self.inner.handlers[handler].call(event, attempt, max_attempts, pass, None).await
+    }
+
+    /// The same within the handler's own limits, which no server keeps; `None` if its rate limit lets no run start.
+    #[cfg(feature = "sdk")]
+    pub(crate) async fn call_within_limits(
+        &self,
+        handler: usize,
+        event: FailureEvent,
+        attempt: u32,
+        pass: Option<Arc<Pass>>,
+    ) -> Option<Called> {
+        let handler = &self.inner.handlers[handler];
+        let limits = handler.limits();
+        // The first call of a run, if the handler has no steps. With some it has neither a throttle nor a rate limit.
+        if attempt == 0 && !limits.admit().await {
+            return None;
+        }
+        let permit = limits.permit().await;
+        Some(handler.call(event, attempt, None, pass, permit).await)
+    }
+
+    /// The handler's selector, and the failed function's app, if that is known.
+    #[cfg(feature = "sdk")]
+    pub(crate) fn target(&self, handler: usize) -> (&Selector, Option<&str>) {
+        let app = self.inner.apps.of_handlers[handler].as_deref();
+        (&self.inner.index.selectors()[handler], app)
     }
 
     /// Whether the handler takes steps.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn takes_steps(&self, handler: usize) -> bool {
         self.inner.handlers[handler].takes_steps()
     }
 
     /// The API that the dispatcher was given.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn api(&self) -> Option<&Api> {
         self.inner.tools.api.as_ref()
     }
@@ -227,13 +254,13 @@ impl Dispatcher {
     }
 
     /// Whether there is a handler for failures of functions that none names.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn takes_unnamed(&self) -> bool {
         self.inner.index.selectors().iter().any(|selector| !selector.names_functions())
     }
 
     /// Whether the handler's selector takes the failure.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn takes(&self, handler: usize, event: &FailureEvent) -> bool {
         self.inner.index.select(Subject::from(event)).handlers.contains(&handler)
     }

@@ -91,7 +91,10 @@ impl std::error::Error for RunError {}
 
 impl RunError {
     /// The error as Inngest has it. It may be the user's own, so that to look at it may panic.
-    #[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only an endpoint answers"))]
+    #[cfg_attr(
+        not(any(feature = "serve", feature = "sdk")),
+        expect(dead_code, reason = "only an endpoint and an SDK answer")
+    )]
     pub(crate) fn describe(&self) -> FailureError {
         let look = || match self {
             Self::Failed(error) => error.describe(),

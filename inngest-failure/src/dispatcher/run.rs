@@ -12,8 +12,6 @@ use tracing::{Instrument, Span, field::Empty};
 use super::{Backoff, HandlerRun, RunError, limits::Limits};
 #[cfg(feature = "api")]
 use crate::api::Api;
-#[cfg(feature = "serve")]
-use crate::step::Report;
 use crate::{
     __private::BoxFuture,
     error::{HandlerError, ParseError},
@@ -82,8 +80,14 @@ impl Handler {
         }
     }
 
+    /// The handler's limits, which are whoever calls it's to keep.
+    #[cfg(feature = "sdk")]
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Whether the handler takes steps.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(super) fn takes_steps(&self) -> bool {
         self.takes_steps
     }
@@ -92,13 +96,14 @@ impl Handler {
     /// steps are that one's too.
     ///
     /// A plain `fn` whose time is over is waited for: the next attempt must not run beside it.
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(super) async fn call(
         &self,
         event: FailureEvent,
         attempt: u32,
         max_attempts: Option<u32>,
         pass: Option<Arc<Pass>>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Called {
         let span = Span::current();
         let mut unfinished = Unfinished { span: &span, ended: false };
@@ -110,34 +115,16 @@ impl Handler {
         if let Some(pass) = pass {
             cx.set_pass(pass);
         }
-        let attempted = self.attempt(&cx, None).await;
+        let attempted = self.attempt(&cx, permit).await;
         if let Some(running) = attempted.still_running {
             running.end().await;
         }
         unfinished.ended = true;
-        let called = match (attempted.end, attempted.pass.map(|pass| *pass)) {
-            // What has become of a step is reported first: a side effect is to be remembered.
-            (end, Some(Ended::Remote { report: Some(report), .. })) => {
-                panic::drop_caught(end);
-                Called::Reported(report)
-            }
-            (End::Returned(Ok(_)), Some(Ended::Remote { not_found: Some(report), .. })) => {
-                Called::Reported(report)
-            }
-            (End::Returned(result), pass) => {
-                if let Some(Ended::Remote { unmet: unmet @ 1.., .. }) = pass {
-                    tracing::warn!(
-                        unmet,
-                        "the handler returned without coming to all steps that are remembered of its run: it was \
-                         changed, or its steps depend on more than the failure and each other's results",
-                    );
-                }
-                Called::Returned(result)
-            }
-            (End::TimedOut { .. } | End::Stopped, _) => Called::Returned(Err(RunError::TimedOut)),
+        let result = match attempted.end {
+            End::Returned(result) => result,
+            End::TimedOut { .. } | End::Stopped => Err(RunError::TimedOut),
         };
-        span.record("outcome", called.outcome());
-        called
+        Called { result, steps: attempted.pass.map(|pass| *pass) }
     }
 
     async fn attempts(
@@ -315,23 +302,12 @@ impl From<Driven<Result<Result<Value, CallError>, Panic>>> for End {
     }
 }
 
-/// What a call of the endpoint has come to.
-#[cfg(feature = "serve")]
-pub(crate) enum Called {
-    Returned(Result<Value, RunError>),
-    /// There is something to report of its steps.
-    Reported(Report),
-}
-
-#[cfg(feature = "serve")]
-impl Called {
-    /// In one word, for the log.
-    pub(crate) fn outcome(&self) -> &'static str {
-        match self {
-            Self::Returned(result) => outcome(result),
-            Self::Reported(report) => report.outcome,
-        }
-    }
+/// What one call of a handler has come to.
+#[cfg(any(feature = "serve", feature = "sdk"))]
+pub(crate) struct Called {
+    /// What it returned, which counts if nothing has become of its steps.
+    pub(crate) result: Result<Value, RunError>,
+    pub(crate) steps: Option<Ended>,
 }
 
 /// Runs a plain `fn` on the blocking pool.

@@ -48,6 +48,21 @@ pub struct Problem {
     pub remedy: String,
 }
 
+impl Problem {
+    /// Cloud mode without a key.
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    pub(crate) fn no_signing_key() -> Self {
+        Self {
+            location: None,
+            handler: None,
+            fault: "there is no signing key, so that calls could not be told from forged ones".to_owned(),
+            remedy: "set `INNGEST_SIGNING_KEY` to the key that the dashboard shows, or choose dev mode with \
+                     `INNGEST_DEV=1` where no one else can reach the endpoint"
+                .to_owned(),
+        }
+    }
+}
+
 /// A place in the source.
 ///
 /// Its `Display` is `file:line`.

@@ -68,6 +68,18 @@ impl ParseError {
         Self::new(path, expected, message)
     }
 
+    /// The data of an event that is no failure's is not a `T`.
+    #[cfg(feature = "sdk")]
+    pub(crate) fn data<T>(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let path = join("data", error.path());
+        let expected = type_name::<T>();
+        let message = format!(
+            "the event's data does not fit `{expected}`: at `{path}`: {}; let the type take what the event holds",
+            fault(error.inner()),
+        );
+        Self::new(path, expected, message)
+    }
+
     /// What is remembered of a step is not a `T`.
     pub(crate) fn step<T>(id: &str, error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
         let path = join("", error.path());

@@ -3,7 +3,7 @@
 #[cfg(feature = "serve")]
 mod call;
 mod envelope;
-#[cfg(feature = "serve")]
+#[cfg(any(feature = "serve", feature = "sdk"))]
 mod error_body;
 mod failure_error;
 mod text;
@@ -25,8 +25,10 @@ use bytestring::ByteString;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+#[cfg(any(feature = "serve", feature = "sdk"))]
+pub(crate) use self::error_body::ErrorBody;
 #[cfg(feature = "serve")]
-pub(crate) use self::{call::call_from_str, error_body::ErrorBody, text::place};
+pub(crate) use self::{call::call_from_str, text::place};
 pub use self::{
     failure_error::FailureError,
     trigger::{TriggerEvent, TriggerEvents},

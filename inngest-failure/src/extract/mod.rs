@@ -125,7 +125,7 @@ impl Context {
         self.pass.as_ref()
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn set_max_attempts(&mut self, max_attempts: u32) {
         self.max_attempts = max_attempts;
     }

@@ -138,7 +138,7 @@ fn quoted(text: &str, quote: char) -> String {
 
 /// Whether the server evaluates the expression as it is meant: it has no escape, and nothing that looks like the
 /// variables by which the server replaces literals.
-#[cfg(feature = "serve")]
+#[cfg(any(feature = "serve", feature = "sdk"))]
 pub(crate) fn is_understood(expression: &str) -> bool {
     !expression.contains('\\') && !expression.contains("vars.")
 }

@@ -9,7 +9,7 @@ mod index;
 
 use std::fmt;
 
-#[cfg(feature = "serve")]
+#[cfg(any(feature = "serve", feature = "sdk"))]
 pub(crate) use self::cel::is_understood;
 pub(crate) use self::cel::triggers;
 pub use self::{cel::Trigger, expression::check_expression};

@@ -12,14 +12,8 @@ use crate::{
     dispatcher::{Dispatcher, FailedApp},
     error::{BoxError, BuildError, Problem},
     registry::HandlerInfo,
-    selector::is_understood,
+    server::{MAX_CALL_BYTES, check_triggers},
 };
-
-/// What Inngest allows a whole call.
-const MAX_CALL_BYTES: usize = 4 * 1024 * 1024;
-
-/// The longest expression that Inngest's parser takes, in code points: the default of cel-go.
-const MAX_EXPRESSION: usize = 100_000;
 
 /// Sets an [`Endpoint`] up.
 ///
@@ -193,11 +187,7 @@ impl EndpointBuilder {
         let api = api.resolve(env, &mut problems);
         // A key that is wrong is reported as that alone.
         if problems.is_empty() && api.mode() == Mode::Cloud && api.signing_keys().next().is_none() {
-            problems.push(problem(
-                "there is no signing key, so that calls could not be told from forged ones".to_owned(),
-                "set `INNGEST_SIGNING_KEY` to the key that the dashboard shows, or choose dev mode with \
-                 `INNGEST_DEV=1` where no one else can reach the endpoint",
-            ));
+            problems.push(Problem::no_signing_key());
         }
         let mut values = Values { env: Some(env), problems: &mut problems };
         let serve_origin =
@@ -294,45 +284,16 @@ fn check_app_id(app_id: &str, dispatcher: &Dispatcher, problems: &mut Vec<Proble
 }
 
 fn check_handler(handler: &HandlerInfo, problems: &mut Vec<Problem>) {
-    let mut refuse = |fault: String, remedy: &str| {
-        problems.push(Problem {
-            location: Some(handler.location),
-            handler: Some(handler.rust_name),
-            fault,
-            remedy: remedy.to_owned(),
-        });
-    };
     if let Some(c) = misplaced(&handler.id) {
-        refuse(
+        problems.push(handler.problem(
             format!(
                 "its id {:?} has a {c:?} in it, which the id of an Inngest function can't have",
                 handler.id
             ),
             "give it an `id = \"..\"` of letters, digits, `-`, `_` and `.`",
-        );
+        ));
     }
-    let expressions =
-        || handler.triggers.iter().filter_map(|trigger| trigger.expression.as_deref());
-    if !expressions().all(is_understood) {
-        refuse(
-            "its trigger's expression can't be written so that Inngest evaluates it as it is meant: a backslash, a \
-             control character, `vars.`, or a `^` or `[` in a pattern is in it"
-                .to_owned(),
-            "leave that out of the `function`, `app` and `error` of every handler that it names: write a pattern with \
-             `*` in its place",
-        );
-    }
-    let longest = expressions().map(|expression| expression.chars().count()).max().unwrap_or(0);
-    if longest > MAX_EXPRESSION {
-        refuse(
-            format!(
-                "its trigger's expression is {longest} characters long, and Inngest takes {MAX_EXPRESSION}: a \
-                 fallback names every function that has a handler"
-            ),
-            "name functions by patterns, which are one exception each, or take `function = \"*\"` instead of \
-             `fallback`",
-        );
-    }
+    check_triggers(handler, problems);
 }
 
 /// Shows no secret.

@@ -13,11 +13,11 @@ use tracing::{Instrument, field::Empty};
 use super::{Body, Denial, Inner, response};
 use crate::{
     api::ApiError,
-    dispatcher::{Called, Look, RunError, shown},
+    dispatcher::{Called, Look, RunError, outcome, shown},
     error::{BoxError, ParseError},
     event::{ErrorBody, FailureEvent, call_from_str, place},
     panic::drop_caught,
-    step::{Asked, Failed, Memos, Pass, Remote, Report},
+    step::{Asked, Ended, Failed, Memos, Pass, Remote, Report},
 };
 
 /// What a call says of the run that it belongs to.
@@ -146,6 +146,7 @@ impl Inner {
                     (response, ctx, outcome)
                 }
             };
+            span.record("outcome", outcome);
             tracing::info!(
                 handler_id = info.id,
                 run_id = shown(&ctx.run_id),
@@ -240,13 +241,32 @@ impl Inner {
                  app if the selector has changed",
             );
         }
-        let called =
+        let Called { result, steps } =
             self.dispatcher.call(handler, event, ctx.attempt, ctx.max_attempts, pass).await;
-        let outcome = called.outcome();
-        match called {
-            Called::Reported(report) => reported(report),
-            Called::Returned(Ok(value)) => (response::json(StatusCode::OK, &value), outcome),
-            Called::Returned(Err(error)) => {
+        match steps {
+            // What has become of a step is reported first: a side effect is to be remembered.
+            Some(Ended::Remote { report: Some(report), .. }) => {
+                drop_caught(result);
+                return reported(report);
+            }
+            Some(Ended::Remote { not_found: Some(report), .. }) if result.is_ok() => {
+                return reported(report);
+            }
+            Some(Ended::Remote { unmet: unmet @ 1.., .. })
+                if !matches!(result, Err(RunError::TimedOut)) =>
+            {
+                tracing::warn!(
+                    unmet,
+                    "the handler returned without coming to all steps that are remembered of its run: it was changed, \
+                     or its steps depend on more than the failure and each other's results",
+                );
+            }
+            _ => {}
+        }
+        let outcome = outcome(&result);
+        match result {
+            Ok(value) => (response::json(StatusCode::OK, &value), outcome),
+            Err(error) => {
                 let response = failed(&error, ctx.is_last(info.retries));
                 drop_caught(error);
                 (response, outcome)

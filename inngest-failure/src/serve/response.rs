@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use super::Body;
-use crate::{api::SDK, event::ErrorBody};
+use crate::{api::SDK, event::ErrorBody, server::retry_after};
 
 /// What this endpoint says that it runs on.
 pub(super) const FRAMEWORK: &str = "tower";
@@ -45,10 +45,7 @@ pub(super) fn set_retry(response: &mut Response<Body>, retry: bool, delay: Optio
     let no_retry = if retry { "false" } else { "true" };
     headers.insert(NO_RETRY, HeaderValue::from_static(no_retry));
     if let (true, Some(delay)) = (retry, delay) {
-        // Whole seconds, none of them too early. A longer text would be taken for a date.
-        const MAX_SECONDS: u64 = 9_999_999;
-        let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.min(MAX_SECONDS)));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after(delay)));
     }
 }
 

@@ -1,11 +1,15 @@
 //! Steps: parts of a handler, each of which completes once.
 
+#[cfg(feature = "sdk")]
+mod carried;
 mod drive;
 #[cfg(feature = "serve")]
 mod engine;
 mod event;
 mod invoke;
 mod local;
+#[cfg(any(feature = "serve", feature = "sdk"))]
+mod memo;
 #[cfg(feature = "serve")]
 mod memos;
 mod op;
@@ -26,6 +30,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "sdk")]
+pub(crate) use self::carried::{Carried, Handover, StepFault};
 #[cfg(feature = "testing")]
 pub(crate) use self::operation::hash;
 pub(crate) use self::{

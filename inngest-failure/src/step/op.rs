@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 use super::{Invoke, Wait};
 
 /// What a step does.
-#[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only an endpoint tells Inngest"))]
+#[cfg_attr(
+    not(any(feature = "serve", feature = "sdk")),
+    expect(dead_code, reason = "only an endpoint and an SDK tell Inngest")
+)]
 pub(crate) enum Op {
     Run,
     SendEvent,

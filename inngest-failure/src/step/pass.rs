@@ -16,6 +16,8 @@ use std::{
 
 use tokio::time::Instant;
 
+#[cfg(feature = "sdk")]
+use super::carried::{Came, Carried, Handover};
 #[cfg(feature = "serve")]
 use super::{
     engine::{Choice, Remote},
@@ -82,6 +84,8 @@ enum Host {
     Local(Local),
     #[cfg(feature = "serve")]
     Remote(Remote),
+    #[cfg(feature = "sdk")]
+    Carried(Carried),
 }
 
 /// A step that was met and has not ended.
@@ -92,6 +96,9 @@ pub(super) struct Met {
     #[cfg(feature = "serve")]
     pub(super) hashed: String,
     pub(super) id: String,
+    /// The number of this use of the id, from 1.
+    #[cfg(feature = "sdk")]
+    pub(super) number: u32,
     pub(super) op: Op,
     rank: Option<usize>,
     phase: Phase,
@@ -228,6 +235,12 @@ impl Pass {
         })
     }
 
+    /// A call in a server of the `inngest` crate.
+    #[cfg(feature = "sdk")]
+    pub(crate) fn carried(carried: Carried, api: Option<Api>) -> Arc<Self> {
+        Arc::new(Self { api, ..Self::new(Host::Carried(carried)) })
+    }
+
     /// Steps of no handler, which run as they are met.
     #[cfg(feature = "testing")]
     pub(crate) fn plain() -> Arc<Self> {
@@ -358,6 +371,8 @@ impl Pass {
                 not_found: remote.missing(),
                 unmet: remote.unmet(),
             },
+            #[cfg(feature = "sdk")]
+            Host::Carried(carried) => Ended::Carried(carried.take()),
         };
         drop(state);
         // Whoever still waits, in a place where it should not, shall wait no longer.
@@ -382,6 +397,8 @@ pub(crate) enum Ended {
         /// How many remembered steps the handler did not come to.
         unmet: usize,
     },
+    #[cfg(feature = "sdk")]
+    Carried(Option<Handover>),
 }
 
 impl State {
@@ -389,12 +406,19 @@ impl State {
         let key = self.key(id);
         #[cfg(feature = "serve")]
         let mut hashed = String::new();
+        #[cfg(feature = "sdk")]
+        let mut number = 0;
         let rank = match &mut self.host {
             Host::Local(local) => local.rank(&key),
             #[cfg(feature = "serve")]
             Host::Remote(remote) => {
                 hashed = hash(&key);
                 remote.rank(&hashed)
+            }
+            #[cfg(feature = "sdk")]
+            Host::Carried(carried) => {
+                number = carried.meet(id);
+                None
             }
         };
         let ticket = self.next;
@@ -408,6 +432,8 @@ impl State {
             #[cfg(feature = "serve")]
             hashed,
             id: id.to_owned(),
+            #[cfg(feature = "sdk")]
+            number,
             op,
             rank,
             phase: Phase::Waiting,
@@ -448,6 +474,8 @@ impl State {
             Host::Remote(remote) => {
                 (remote.has_report(), !(self.fresh.is_empty() && self.remembered.is_empty()))
             }
+            #[cfg(feature = "sdk")]
+            Host::Carried(carried) => (carried.has_handover(), !self.fresh.is_empty()),
         };
         if is_over {
             return Next::Stop;
@@ -478,6 +506,8 @@ impl State {
                     Choice::Wait => {}
                 }
             }
+            #[cfg(feature = "sdk")]
+            Host::Carried(_) => {}
         }
         if let Some((_, ticket)) = self.remembered.pop_first() {
             self.set(ticket, Phase::Remembered, wakers);
@@ -503,6 +533,22 @@ impl State {
                     }
                     Choice::Report => Next::Stop,
                     Choice::Wait => Next::Wait,
+                }
+            }
+            #[cfg(feature = "sdk")]
+            Host::Carried(carried) => {
+                let Some(&first) = self.fresh.first() else { return Next::Wait };
+                match carried.ask(first, &self.met[&first]) {
+                    Came::Back(outcome) => {
+                        self.fresh.remove(&first);
+                        self.set(first, Phase::Ended(outcome), wakers);
+                        Next::Poll
+                    }
+                    Came::New => {
+                        self.grant(first, wakers);
+                        Next::Poll
+                    }
+                    Came::Reported => Next::Stop,
                 }
             }
         }
@@ -594,6 +640,9 @@ impl State {
                 Host::Local(local) => local.outcome(&met.key),
                 #[cfg(feature = "serve")]
                 Host::Remote(remote) => remote.outcome(&met.hashed),
+                // Its steps have no rank.
+                #[cfg(feature = "sdk")]
+                Host::Carried(_) => return None,
             })),
             Phase::Ended(outcome) => Some(Go::End(outcome)),
             Phase::Held => {
@@ -641,6 +690,11 @@ impl State {
                 remote.finish(met, result);
                 None
             }
+            #[cfg(feature = "sdk")]
+            Host::Carried(carried) => {
+                carried.finish(ticket, met, result);
+                None
+            }
         };
         let lost = match &outcome {
             Some(Err(error)) => Some(Lost { step: met.id.clone(), error: error.message.clone() }),
@@ -663,9 +717,12 @@ impl State {
             _ => {}
         }
         self.asked = 0;
-        #[cfg(feature = "serve")]
-        if let Host::Remote(remote) = &mut self.host {
-            remote.lose(&met);
+        match &mut self.host {
+            Host::Local(_) => {}
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => remote.lose(&met),
+            #[cfg(feature = "sdk")]
+            Host::Carried(carried) => carried.lose(ticket),
         }
         let is_lost = !self.is_over && met.has_started() && met.runs();
         Some((met, is_lost))
