@@ -42,15 +42,16 @@ impl Server {
         T: DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         E: Into<inngest::result::Error> + Send + Sync + 'static,
     {
-        let methods = get(serve::axum::introspect)
-            .put(serve::axum::register)
-            .post(serve::axum::invoke)
-            .layer(DefaultBodyLimit::max(4 * 1024 * 1024));
-        let methods = match layer {
-            Some(layer) => methods.layer(layer),
-            None => methods,
+        let methods =
+            get(serve::axum::introspect).put(serve::axum::register).post(serve::axum::invoke);
+        let app = Router::new()
+            .route("/api/inngest", methods)
+            .route_layer(DefaultBodyLimit::max(4 * 1024 * 1024));
+        let app = match layer {
+            Some(layer) => app.route_layer(layer),
+            None => app,
         };
-        let app = Router::new().route("/api/inngest", methods).with_state(Arc::new(handler));
+        let app = app.with_state(Arc::new(handler));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = axum_06::Server::from_tcp(listener).unwrap().serve(app.into_make_service());

@@ -46,13 +46,15 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 ///   `DevError::NoRetry` of the SDK's own functions, though without its message: the SDK's answer, the text `no retry error`,
 ///   gets the header `x-inngest-no-retry: true`.
 ///
-/// Put it on the SDK's route alone, for it refuses every unsigned `POST`. It reads up to 4 MiB, which is what Inngest allows
+/// Put it on the SDK's route alone, for it refuses every unsigned `POST`: on a `Router` that has only this route, which
+/// is then merged into that of the other routes. It reads up to 4 MiB, which is what Inngest allows
 /// a call; axum's own limit, 2 MB, is raised with its `DefaultBodyLimit`.
 ///
 /// # Examples
 ///
 /// ```
-/// use axum_06::{Router, extract::DefaultBodyLimit, routing::get};
+/// # use axum_06 as axum;
+/// use axum::{Router, extract::DefaultBodyLimit, routing::get};
 /// use inngest::{client::Inngest, handler::Handler, result::Error, serve};
 /// use inngest_failure::{Api, sdk};
 /// use serde_json::Value;
@@ -61,12 +63,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// # fn main() -> Result<(), inngest_failure::BuildError> {
 /// let handler: Handler<Value, Error> = Handler::new(&Inngest::new("shop"));
 /// let api = Api::builder().dev(false).signing_key("signkey-prod-12345678").build()?;
-/// let inngest = get(serve::axum::introspect)
-///     .put(serve::axum::register)
-///     .post(serve::axum::invoke)
-///     .layer(DefaultBodyLimit::max(4 * 1024 * 1024))
-///     .layer(sdk::Layer::new(api)?);
-/// let app: Router = Router::new().route("/api/inngest", inngest).with_state(Arc::new(handler));
+/// let inngest = get(serve::axum::introspect).put(serve::axum::register).post(serve::axum::invoke);
+/// let app: Router = Router::new()
+///     .route("/api/inngest", inngest)
+///     .route_layer(DefaultBodyLimit::max(4 * 1024 * 1024))
+///     .route_layer(sdk::Layer::new(api)?)
+///     .with_state(Arc::new(handler));
 /// # Ok(())
 /// # }
 /// ```

@@ -9,9 +9,10 @@
 //! # Examples
 //!
 //! ```no_run,standalone_crate
+//! # use axum_06 as axum;
 //! use std::sync::Arc;
 //!
-//! use axum_06::{Router, extract::DefaultBodyLimit, routing::get};
+//! use axum::{Router, extract::DefaultBodyLimit, routing::get};
 //! use inngest::{client::Inngest, handler::Handler, result::Error, serve};
 //! use inngest_failure::{Dispatcher, Failure, HandlerError, Step, on_failure, sdk};
 //! use serde_json::Value;
@@ -33,13 +34,13 @@
 //! // handler.register_fn(checkout(&client));
 //! handler.register_fns(sdk::servable_fns(&dispatcher, &client));
 //!
-//! let inngest = get(serve::axum::introspect)
-//!     .put(serve::axum::register)
-//!     .post(serve::axum::invoke)
-//!     .layer(DefaultBodyLimit::max(4 * 1024 * 1024))
-//!     .layer(sdk::Layer::from_env()?);
-//! let app = Router::new().route("/api/inngest", inngest).with_state(Arc::new(handler));
-//! axum_06::Server::bind(&([127, 0, 0, 1], 3000).into()).serve(app.into_make_service()).await?;
+//! let inngest = get(serve::axum::introspect).put(serve::axum::register).post(serve::axum::invoke);
+//! let app = Router::new()
+//!     .route("/api/inngest", inngest)
+//!     .route_layer(DefaultBodyLimit::max(4 * 1024 * 1024))
+//!     .route_layer(sdk::Layer::from_env()?)
+//!     .with_state(Arc::new(handler));
+//! axum::Server::bind(&([127, 0, 0, 1], 3000).into()).serve(app.into_make_service()).await?;
 //! # Ok(())
 //! # }
 //! ```
