@@ -1,170 +1,23 @@
 //! The examples that serve handlers, run as their users run them and called as Inngest calls them.
 
+mod server;
+
 use std::{
-    env, fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    fs,
+    io::{BufReader, Write},
+    net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc,
     thread,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
 
+use self::server::{PATIENCE, Response, Running, Server, command, read_request};
+
 const SERVE: &str = env!("CARGO_BIN_EXE_serve");
 const SERVE_HYPER: &str = env!("CARGO_BIN_EXE_serve-hyper");
 const SERVE_LAMBDA: &str = env!("CARGO_BIN_EXE_serve-lambda");
-
-/// How long to wait for what takes an instant, so that a test that would hang fails.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The program, with nothing of Inngest's in its environment.
-fn command(program: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("INNGEST_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-/// A program that runs until the test ends.
-struct Running {
-    child: Child,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A server of ours, in dev mode and on a port that was free.
-struct Server {
-    running: Running,
-    /// `127.0.0.1:3000`.
-    authority: String,
-    path: String,
-    /// The lines of its log.
-    log: Receiver<String>,
-}
-
-impl Server {
-    fn start(program: &str, args: &[&str]) -> Self {
-        let child = command(program, args).env("INNGEST_DEV", "1").spawn().unwrap();
-        let mut running = Running { child };
-        let stderr = BufReader::new(running.child.stderr.take().unwrap());
-        let (sender, log) = mpsc::channel();
-        thread::spawn(move || stderr.lines().try_for_each(|line| sender.send(line.unwrap())));
-
-        let mut line = String::new();
-        BufReader::new(running.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(url) = line.trim_end().strip_prefix("listening on http://") else {
-            panic!("{program} does not listen: {line}{:?}", log.iter().collect::<Vec<_>>());
-        };
-        let (authority, path) = url.split_at(url.find('/').unwrap_or(url.len()));
-        let (authority, path) = (authority.to_owned(), path.to_owned());
-        Self { running, authority, path, log }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.authority).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    /// The head of a request that is the last on its connection.
-    fn head(&self, method: &str, query: &str, more: &str) -> String {
-        let Self { authority, path, .. } = self;
-        let path = if path.is_empty() { "/" } else { path };
-        format!(
-            "{method} {path}{query} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n{more}\r\n"
-        )
-    }
-
-    fn get(&self) -> Response {
-        let mut stream = self.connect();
-        stream.write_all(self.head("GET", "", "").as_bytes()).unwrap();
-        Response::read(stream)
-    }
-
-    /// Calls a handler as Inngest does.
-    fn call(&self, function: &str, body: &str) -> Response {
-        let mut stream = self.connect();
-        let length = format!("content-length: {}\r\n", body.len());
-        let head = self.head("POST", &format!("?fnId={function}&stepId=step"), &length);
-        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-        Response::read(stream)
-    }
-
-    /// Reads the log up to a line that has this text.
-    fn wait_for_log(&self, text: &str) {
-        loop {
-            match self.log.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains(text) => return,
-                Ok(_) => {}
-                Err(error) => panic!("{text:?} is not logged: {error}"),
-            }
-        }
-    }
-
-    #[cfg(unix)]
-    fn terminate(&self) {
-        use rustix::process::{Pid, Signal, kill_process};
-        kill_process(Pid::from_child(&self.running.child), Signal::TERM).unwrap();
-    }
-
-    #[cfg(unix)]
-    fn exit_code(mut self) -> Option<i32> {
-        // The log ends with the program.
-        let end = loop {
-            if let Err(end) = self.log.recv_timeout(PATIENCE) {
-                break end;
-            }
-        };
-        assert_eq!(end, mpsc::RecvTimeoutError::Disconnected, "it does not end");
-        self.running.child.wait().unwrap().code()
-    }
-}
-
-struct Response {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Response {
-    /// Reads to the end of the connection.
-    fn read(mut stream: impl Read) -> Self {
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").expect("no answer");
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head: head.to_owned(), body: body.to_owned() }
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let headers = self.head.lines().filter_map(|line| line.split_once(": "));
-        headers.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    /// What was done with which step, in an answer about one.
-    fn operation(&self) -> (String, String) {
-        let operations = self.json();
-        assert_eq!(operations.as_array().map(Vec::len), Some(1), "{operations}");
-        let text = |field: &str| operations[0][field].as_str().unwrap().to_owned();
-        (text("op"), text("displayName"))
-    }
-}
 
 /// The body of a call that a server has made for the failure of a checkout.
 fn recorded_call() -> String {
@@ -278,6 +131,8 @@ fn serve_ends_at_sigterm() {
 #[cfg(unix)]
 #[test]
 fn serve_answers_the_calls_that_had_begun_when_it_was_told_to_stop() {
+    use std::io::Read;
+
     let server = Server::start(SERVE, &["--port", "0"]);
     let body = recorded_call();
     let headers = format!("content-length: {}\r\nexpect: 100-continue\r\n", body.len());
@@ -334,38 +189,21 @@ fn play_lambda(api: &TcpListener, event: &str) -> Vec<u8> {
     loop {
         let (stream, _) = api.accept().unwrap();
         let mut requests = BufReader::new(stream);
-        while let Some((line, body)) = read_request(&mut requests) {
-            if line.starts_with("GET /2018-06-01/runtime/invocation/next ") {
+        while let Some((head, body)) = read_request(&mut requests) {
+            if head.starts_with("GET /2018-06-01/runtime/invocation/next ") {
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\nlambda-runtime-aws-request-id: 1\r\nlambda-runtime-deadline-ms: \
                      4102444800000\r\ncontent-length: {}\r\n\r\n{event}",
                     event.len(),
                 );
                 requests.get_mut().write_all(answer.as_bytes()).unwrap();
-            } else if line.starts_with("POST /2018-06-01/runtime/invocation/1/response ") {
+            } else if head.starts_with("POST /2018-06-01/runtime/invocation/1/response ") {
                 return body;
             } else {
-                panic!("{line}: {}", String::from_utf8_lossy(&body));
+                panic!("{head}: {}", String::from_utf8_lossy(&body));
             }
         }
     }
-}
-
-/// The first line and the body of an HTTP request.
-fn read_request(requests: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
-    let mut lines = requests.by_ref().lines().map(Result::unwrap);
-    let first = lines.next()?;
-    let mut length = None;
-    for line in lines.take_while(|line| !line.is_empty()) {
-        let line = line.to_ascii_lowercase();
-        if let Some(value) = line.strip_prefix("content-length: ") {
-            length = Some(value.parse().unwrap());
-        }
-        assert!(!line.starts_with("transfer-encoding"), "{line}");
-    }
-    let mut body = vec![0; length.unwrap_or(0)];
-    requests.read_exact(&mut body).unwrap();
-    Some((first, body))
 }
 
 /// What Lambda makes of a request to a function URL.

@@ -40,17 +40,19 @@
 //!   every function, or, as the `fallback`, those that no handler that names the function takes.
 //! - **Step.** With an argument of type [`Step`] a handler is tried again part by part: a step that has completed gives
 //!   its remembered result and does not run again. It runs at least once, so what must count once takes an
-//!   [idempotency key](Failure::idempotency_key). At an endpoint Inngest remembers steps, in process the dispatch does.
-//!   A handler without steps is tried again as a whole.
+//!   [idempotency key](Failure::idempotency_key). At an endpoint and in a server of the SDK Inngest remembers steps, in
+//!   process the dispatch does. A handler without steps is tried again as a whole.
 //! - **Dispatcher.** [`Dispatcher`] collects the handlers, checks how they are wired, all at once, before
 //!   the first event, and runs each failure through every handler that takes it, each on its own.
 //! - **Endpoint.** [`Endpoint`][endpoint] makes the dispatcher's handlers an Inngest app of their own: the server
 //!   selects the failures, calls each handler with a signed request, tries it again when it fails, and shows its
 //!   runs on the dashboard. Without it the program brings the events, from a file, a queue, or a function that an
 //!   SDK serves.
+//! - **Server of the SDK.** In a server of the crate `inngest`, Inngest's Rust SDK, the handlers can be
+//!   [functions][sdk] of its app. Inngest selects their failures and calls them as it does at an endpoint.
 //! - **Flow control.** `concurrency`, `throttle`, `rate_limit`, `priority` and `idempotency` in the attribute say how
-//!   many runs there may be and in which order. At an endpoint the server keeps these limits, in process the
-//!   dispatcher keeps [three of them](macro@on_failure#flow-control).
+//!   many runs there may be and in which order. At an endpoint Inngest keeps these limits; in process and in a server
+//!   of the SDK the dispatcher keeps [three of them](macro@on_failure#flow-control).
 //!
 //! # What is never lost in silence
 //!
@@ -58,15 +60,15 @@
 //! fails, times out or panics is a warning at each attempt and an error at the last one, and stands in
 //! the [`Dispatch`] with its [`RunError`]. Data that does not fit a handler's type is an error that
 //! names the path and the type. All of it goes through [`tracing`](https://docs.rs/tracing), in one span
-//! per dispatch and one per handler, or at an endpoint in one per call.
+//! per dispatch and one per handler, or in one per call where Inngest calls the handler.
 //!
 //! Without a subscriber of `tracing` in the program only the [`Dispatch`] says so: ask
 //! [`is_unhandled`](Dispatch::is_unhandled) as well as [`is_ok`](Dispatch::is_ok), which is true of a failure
 //! that nothing ran for.
 //!
-//! At an endpoint a failure that no handler takes never arrives, nor does one that the server drops for a `rate_limit`
-//! or an `idempotency`. The endpoint's builder warns where there is neither a fallback nor
-//! a handler for `*`.
+//! At an endpoint or in a server of the SDK a failure that no handler takes never arrives, nor does one that
+//! Inngest drops for an endpoint's `rate_limit` or `idempotency`. The endpoint's builder, or what makes functions of the
+//! SDK, warns where there is neither a fallback nor a handler for `*`.
 //!
 //! # Runtime
 //!
@@ -80,6 +82,7 @@
 //! | none, the default | handlers and the dispatcher, without HTTP |
 //! | `api` | [`Api`][api]: the keys, mode and origins of Inngest's API, and an HTTP client for it. Its TLS is rustls with `ring`, which needs a C compiler to build |
 //! | `serve` | [`Endpoint`][endpoint], and `api` with it |
+//! | `sdk` | [`sdk`][sdk]: the handlers as functions of a server of the crate `inngest`, which is **licensed under GPL-3.0** and links OpenSSL, whose headers must be there to build it; `api` with it |
 //! | `testing` | [`testing`][testing]: failure events and steps for tests of handlers, and a player of the server that calls them; `serve` with it |
 //!
 //! # Guides
@@ -104,6 +107,11 @@
     doc = "[endpoint]: https://docs.rs/inngest-failure/latest/inngest_failure/serve/struct.Endpoint.html
 [deploying]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/deploying/index.html
 [from-on-failure]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/from_on_failure/index.html"
+)]
+#![cfg_attr(feature = "sdk", doc = "[sdk]: sdk")]
+#![cfg_attr(
+    not(feature = "sdk"),
+    doc = "[sdk]: https://docs.rs/inngest-failure/latest/inngest_failure/sdk/index.html"
 )]
 #![cfg_attr(
     feature = "testing",

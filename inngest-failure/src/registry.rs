@@ -47,16 +47,17 @@ use crate::{
 ///
 /// Who keeps the limits depends on where the handler runs:
 ///
-/// | | in process: the dispatcher and its clones | at an `Endpoint` (feature `serve`): the Inngest server |
-/// |---|---|---|
-/// | `concurrency` | a call above it waits | a call above it stays in the queue |
-/// | `throttle` | a run above it waits | a run above it stays in the queue |
-/// | `rate_limit` | a run above it does not take place: [`RunError::RateLimited`](crate::RunError::RateLimited), and a warning | a run above it does not take place, **and nobody is told** |
-/// | `priority` | no effect: nothing waits in an order | the queue's order |
-/// | `idempotency` | no effect: nothing is remembered | a repetition does not take place, and nobody is told |
+/// | | in process: the dispatcher and its clones | at an `Endpoint` (feature `serve`): the Inngest server | in a server of the `inngest` crate (feature `sdk`): the dispatcher and its clones |
+/// |---|---|---|---|
+/// | `concurrency` | a call above it waits | a call above it stays in the queue | a call above it waits, its connection open |
+/// | `throttle` | a run above it waits | a run above it stays in the queue | a run above it waits, its connection open; beside [`Step`](crate::Step) an error at start-up |
+/// | `rate_limit` | a run above it does not take place: [`RunError::RateLimited`](crate::RunError::RateLimited), and a warning | a run above it does not take place, **and nobody is told** | a run above it does not take place: to Inngest it succeeded, and a warning |
+/// | `priority` | no effect: nothing waits in an order | the queue's order | an error at start-up |
+/// | `idempotency` | no effect: nothing is remembered | a repetition does not take place, and nobody is told | an error at start-up |
 ///
-/// In process a rate of ten a minute lets ten runs start at once after a quiet minute, then one every six seconds:
-/// the generic cell rate algorithm, as on the server, which may let fewer start at once.
+/// Where the dispatcher keeps it, a rate of ten a minute lets ten runs start at once after a quiet minute, then one every
+/// six seconds: the generic cell rate algorithm, as on the Inngest server, which may let fewer start at once. The
+/// limits of one process say nothing of another's.
 ///
 /// # The function
 ///

@@ -127,6 +127,38 @@ async fn a_body_is_read_up_to_the_size_of_a_call() {
     assert_eq!(read(&response)["name"], "PayloadTooLarge");
 }
 
+#[tokio::test]
+async fn the_layer_may_be_there_twice() {
+    let dispatcher = builder().register(handlers![counts]).build().unwrap();
+    let methods = axum_06::routing::get(inngest::serve::axum::introspect)
+        .post(inngest::serve::axum::invoke::<Value, inngest::result::Error>);
+    let app = axum_06::Router::new()
+        .route("/api/inngest", methods)
+        .route_layer(axum_06::middleware::map_response(encoded))
+        .route_layer(cloud())
+        .layer(cloud())
+        .with_state(std::sync::Arc::new(handler(&dispatcher)));
+    let server = Server::serve(app);
+    assert_eq!(server.send(at(KEY, 0)).await.status(), 200);
+    assert_eq!(server.send(unsigned()).await.status(), 401);
+    // An answer that takes another's place takes that one's encoding from it.
+    let not_a_failure = signed(
+        request(FUNCTION, body(&event(), &Call::default()).replace("function.failed", "x")),
+        KEY,
+    );
+    let response = server.send(not_a_failure).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(header(&response, "content-encoding"), "");
+    assert_eq!(read(&response)["name"], "ParseError");
+}
+
+/// Says that an answer is encoded.
+async fn encoded(mut response: axum_06::response::Response) -> axum_06::response::Response {
+    let gzip = axum_06::http::HeaderValue::from_static("gzip");
+    response.headers_mut().insert("content-encoding", gzip);
+    response
+}
+
 fn get(signature: Option<String>) -> Request<Bytes> {
     let request = Request::get("/api/inngest").body(Bytes::new()).unwrap();
     match signature {

@@ -51,7 +51,10 @@ impl Server {
             Some(layer) => app.route_layer(layer),
             None => app,
         };
-        let app = app.with_state(Arc::new(handler));
+        Self::serve(app.with_state(Arc::new(handler)))
+    }
+
+    pub(crate) fn serve(app: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = axum_06::Server::from_tcp(listener).unwrap().serve(app.into_make_service());

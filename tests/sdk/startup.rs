@@ -125,18 +125,40 @@ fn the_app_is_named_as_the_sdk_names_it() {
     );
 }
 
+#[on_failure(fallback)]
+async fn rest() {}
+
+#[on_failure(function = "*", id = "all")]
+async fn all() {}
+
+#[test]
+fn a_handler_for_every_app_has_none_to_be_named_wrongly() {
+    let shouting = inngest_failure::Dispatcher::builder().without_inventory().app("Shop");
+    assert!(functions::<Value>("Shop", shouting.register(handlers![rest, all])).is_ok());
+    let problems = refused::<Value>("!!!", builder().register(handlers![rest]));
+    let none = "the client's app id has no letter or digit that a slug could have; give `Inngest::new(..)` an id of \
+                letters, digits and `-`";
+    assert_eq!(problems, [none]);
+}
+
 #[on_failure(function = "shop-checkout")]
 async fn composite() {}
 
 #[on_failure(function = "shop-Check")]
 async fn misspelt() {}
 
+#[on_failure(function = "shop-Check*", id = "misspelt-pattern")]
+async fn misspelt_pattern() {}
+
 #[test]
 fn composite_ids_are_looked_at_too() {
     let builder = || inngest_failure::Dispatcher::builder().without_inventory();
     assert!(functions::<Value>("shop", builder().register(handlers![composite])).is_ok());
-    let problems = refused::<Value>("shop", builder().register(handlers![misspelt]));
+    let problems =
+        refused::<Value>("shop", builder().register(handlers![misspelt, misspelt_pattern]));
+    assert_eq!(problems.len(), 2, "{problems:#?}");
     assert!(problems[0].contains("name the function `shop-check`"), "{problems:#?}");
+    assert!(problems[1].contains("leave the 'C' out of the pattern"), "{problems:#?}");
 }
 
 #[on_failure(function = "a", id = "undo.all")]

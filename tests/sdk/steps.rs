@@ -558,3 +558,135 @@ async fn limits_are_kept_in_process() {
     assert_answer(&answer, 200, json!("did not run: its `rate_limit` is used up"));
     assert_eq!(seen.take(), ["ran", "ran"]);
 }
+
+#[on_failure(function = "checkout", retries = 0)]
+async fn busy(
+    step: Step,
+    failure: inngest_failure::Failure,
+    State(seen): State<Seen>,
+) -> Outcome<u64> {
+    let count = failure.event.data["count"].as_u64().unwrap_or_default();
+    let drain = async || {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        (0..count).for_each(|i| sender.send(i).unwrap());
+        for _ in 0..count {
+            receiver.recv().await;
+        }
+        seen.note("drained");
+        Ok::<_, HandlerError>(count)
+    };
+    Ok(step.run("drain", drain).await?)
+}
+
+/// Tokio lets a task do 128 things before it is to give way to others.
+#[tokio::test]
+async fn a_step_that_uses_up_its_task_s_budget_is_remembered() {
+    let seen = Seen::default();
+    let server = serve(builder().state(seen.clone()).register(handlers![busy])).await;
+    for count in 120..140_u64 {
+        let event = failure("shop-checkout").data(json!({ "count": count })).build();
+        let run = server.run(FUNCTION, &event, 1).await;
+        assert_eq!((run.result, seen.take().len()), (Ok(json!(count)), 1), "{count}");
+    }
+}
+
+#[on_failure(function = "checkout", id = "deep")]
+async fn deep(step: Step) -> Outcome<String> {
+    let nested = async || Ok::<_, HandlerError>((0..200).fold(json!(1), |inner, _| json!([inner])));
+    Ok(step.run("nested", nested).await.unwrap_err().to_string())
+}
+
+#[tokio::test]
+async fn a_value_that_can_t_be_handed_over_is_an_error() {
+    let server = serve(builder().register(handlers![deep])).await;
+    let run = server.run("shop-deep", &event(), 4).await;
+    let message = run.result.unwrap();
+    let expected =
+        "what step `nested` returned can't be handed to the SDK as JSON: recursion limit exceeded";
+    assert!(message.as_str().unwrap().starts_with(expected), "{message}");
+}
+
+#[on_failure(function = "checkout")]
+async fn holds(step: Step, State(seen): State<Seen>) -> Outcome<(u32, u32, u32)> {
+    let until = tokio::time::Instant::now() + Duration::from_millis(60);
+    let note = |id: &'static str, value: u32| {
+        let seen = seen.clone();
+        async move || {
+            seen.note(format!("{id} begins"));
+            tokio::time::sleep_until(until).await;
+            seen.note(format!("{id} ends"));
+            Ok::<_, HandlerError>(value)
+        }
+    };
+    let mut a = Box::pin(step.run("a", note("a", 1)));
+    // It is left for another one, and awaited again beside that.
+    let first = tokio::time::timeout(Duration::from_millis(10), &mut a).await;
+    let (a, b) = tokio::join!(
+        async {
+            match first {
+                Ok(value) => value,
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    a.await
+                }
+            }
+        },
+        step.run("b", note("b", 2)),
+    );
+    let c = step.run("c", note("c", 3)).await;
+    Ok((a?, b?, c?))
+}
+
+#[tokio::test]
+async fn a_call_reports_one_step_whatever_was_held() {
+    let seen = Seen::default();
+    let server = serve(builder().state(seen.clone()).register(handlers![holds])).await;
+    let run = server.run(FUNCTION, &event(), 4).await;
+    assert_eq!(run.result, Ok(json!([1, 2, 3])));
+    for answer in &run.answers[..run.answers.len() - 1] {
+        assert_eq!(answer.body.as_array().unwrap().len(), 1, "{:?}", run.answers);
+    }
+    let seen = seen.take();
+    let ends = seen.iter().filter(|what| what.ends_with("ends")).count();
+    assert_eq!(ends, 3, "{seen:?}");
+}
+
+#[on_failure(function = "checkout", id = "exact")]
+async fn exact(step: Step) -> Outcome<Vec<String>> {
+    let mut messages = Vec::new();
+    for (id, text) in EXACT {
+        let fails = async || Err::<(), _>(HandlerError::non_retriable(text));
+        messages.push(step.run(id, fails).await.unwrap_err().message);
+    }
+    Ok(messages)
+}
+
+const EXACT: [(&str, &str); 3] =
+    [("a", ""), ("b", "\"quoted\""), ("c", r#"{"name":"Inner","message":"inner"}"#)];
+
+#[tokio::test]
+async fn a_step_s_error_comes_back_as_it_was() {
+    let expected = json!(EXACT.map(|(_, text)| text));
+    let server = serve(builder().register(handlers![exact])).await;
+    assert_eq!(server.run("shop-exact", &event(), 4).await.result, Ok(expected.clone()));
+    let dispatcher = builder().register(handlers![exact]).build().unwrap();
+    let endpoint = inngest_failure::testing::TestRun::new(&dispatcher, "exact", event());
+    assert_eq!(endpoint.run().await.assert_succeeded(), &expected);
+}
+
+#[on_failure(function = "checkout", id = "soon")]
+async fn soon(step: Step) -> Outcome {
+    let half = Duration::from_millis(500);
+    let fails = async || Err::<(), _>(HandlerError::retry_after("busy", half));
+    Ok(step.run("x", fails).await?)
+}
+
+#[tokio::test]
+async fn a_step_is_not_tried_again_too_early() {
+    let dispatcher = builder().register(handlers![soon]).build().unwrap();
+    for layer in [true, false] {
+        let server = Server::start(crate::handler(&dispatcher), layer.then(open)).await;
+        let answer = server.call("shop-soon", &event(), &Call::default()).await;
+        assert_eq!((answer.status, answer.retry_after.as_str()), (500, "1"));
+    }
+}

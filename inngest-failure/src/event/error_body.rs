@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::FailureError;
 
 /// `{name, message, stack?, cause?}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ErrorBody {
     name: Cow<'static, str>,
     message: String,
@@ -22,6 +22,14 @@ impl ErrorBody {
         Self { name: name.into(), message, stack: None, cause: None }
     }
 
+    /// An error in exactly this form; of one in another form, what a person needs of it.
+    pub(crate) fn read(json: &str) -> FailureError {
+        match serde_json::from_str::<Self>(json) {
+            Ok(body) => body.into(),
+            Err(_) => FailureError::from_body(json),
+        }
+    }
+
     pub(crate) fn of(error: &FailureError) -> Self {
         Self {
             name: error.name.clone().into(),
@@ -29,5 +37,14 @@ impl ErrorBody {
             stack: error.stack.clone(),
             cause: error.cause.as_deref().map(|cause| Box::new(Self::of(cause))),
         }
+    }
+}
+
+impl From<ErrorBody> for FailureError {
+    fn from(body: ErrorBody) -> Self {
+        let mut error = Self::own(body.name, body.message);
+        error.stack = body.stack;
+        error.cause = body.cause.map(|cause| Box::new((*cause).into()));
+        error
     }
 }

@@ -23,6 +23,15 @@ pub(super) fn functions(
     problems: &mut Vec<Problem>,
 ) -> Vec<Function> {
     let mut functions = Vec::new();
+    if app.is_empty() {
+        problems.push(Problem {
+            location: None,
+            handler: None,
+            fault: "the client's app id has no letter or digit that a slug could have".to_owned(),
+            remedy: "give `Inngest::new(..)` an id of letters, digits and `-`".to_owned(),
+        });
+        return functions;
+    }
     for (handler, info) in dispatcher.handlers().iter().enumerate() {
         check_settings(info, dispatcher.takes_steps(handler), problems);
         check_triggers(info, problems);
@@ -94,6 +103,11 @@ fn check_slugs(
             &remedy,
         ));
     };
+    // A handler for everything means only the app that it names itself.
+    let failed_app = match &selector.target {
+        Target::Named(_) => failed_app,
+        Target::Every { app } | Target::Fallback { app } => app.as_deref(),
+    };
     let elsewhere = "if it means another app, name that with `app = \"..\"`";
     match (&selector.target, failed_app) {
         // The app of this server, in letters that it does not have.
@@ -117,7 +131,12 @@ fn check_slugs(
                     refuse(id, format!("name the function `{slug}`; {elsewhere}"));
                 }
             }
-            (None, Some(failed_app)) if failed_app == app => {
+            (None, failed_app)
+                if failed_app.map_or_else(
+                    || glob.to_string().starts_with(&format!("{app}-")),
+                    |failed| failed == app,
+                ) =>
+            {
                 let text = glob.to_string();
                 let misplaced =
                     |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || "-*".contains(c));
@@ -211,6 +230,7 @@ fn sample(cancelled: bool) -> Value {
     });
     let error = json!({
         "error": "invalid status code: 500", "name": "CardError", "message": "card declined", "stack": "at charge",
+        "cause": { "name": "Error", "message": "no money" },
     });
     let mut data = json!({
         "function_id": "shop-checkout", "run_id": run_id, "event": event, "events": [event],

@@ -162,15 +162,14 @@ impl Call {
 
 /// Gives the SDK's tool what has become of steps.
 fn hand_over(handover: Handover) -> Error {
-    for StepFault { step_id, error, .. } in &handover.lost {
-        tracing::warn!(
+    match &handover {
+        Handover::Ran(_, _, Some(StepFault { step_id, error, .. })) => tracing::warn!(
             step = step_id,
             error = error.message,
             "step failed for good, which the handler is told",
-        );
-    }
-    if let Some(fault) = handover.failing() {
-        error::step_failed(fault);
+        ),
+        Handover::Failing(_, fault) => error::step_failed(fault),
+        Handover::Ran(_, _, None) | Handover::Found(_) => {}
     }
     handover.into_error()
 }

@@ -160,6 +160,10 @@ where
     }
 }
 
+/// The mark of a request that went through the layer: what it was signed with is not there any more.
+#[derive(Clone)]
+struct Admitted;
+
 /// The request as the SDK is to see it, if it is to see it.
 async fn admit<B>(api: &Api, request: Request<B>) -> Result<Request<B>, Denial>
 where
@@ -168,9 +172,13 @@ where
 {
     let is_call = match *request.method() {
         Method::POST => true,
-        Method::GET => false,
+        // Axum answers one as the other.
+        Method::GET | Method::HEAD => false,
         _ => return Ok(request),
     };
+    if request.extensions().get::<Admitted>().is_some() {
+        return Ok(request);
+    }
     let (mut parts, body) = request.into_parts();
     let mut headers = parts.headers.get_all(SIGNATURE).iter();
     let header = headers.next().map(|header| header.as_bytes().to_owned());
@@ -195,6 +203,7 @@ where
         }
         Err(refusal) => Err((refusal, body)),
     };
+    parts.extensions.insert(Admitted);
     match (verdict, is_call) {
         (Ok(body), true) => {
             // The SDK has no more to ask, and would not know every key.
@@ -317,6 +326,10 @@ impl Answer {
     fn put(self, response: &mut Response<ResponseBody>) {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        // What they say of another body.
+        for of_body in [header::CONTENT_ENCODING, header::TRANSFER_ENCODING, header::ETAG] {
+            headers.remove(of_body);
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         let no_retry = if self.is_retriable { "false" } else { "true" };

@@ -73,7 +73,9 @@
 //!   [`StepError`](crate::StepError), as everywhere.
 //! - The ids of steps are hashed in the SDK's way. A handler that moves from the SDK to an `Endpoint` begins its runs anew.
 //! - `send_event` sends with the dispatcher's [`Api`](crate::Api): give its builder an `.api(..)`.
-//! - An event that `wait_for_event` was given has lost its `user`, and so has an event that the SDK has read.
+//! - An event that `wait_for_event` was given has lost its `user`, and so has an event that the SDK has read. One that
+//!   the SDK can't read, for it has no `data`, counts as one that did not come.
+//! - A run whose events and steps are too large for a call, 4 MiB, fails: the SDK does not fetch them.
 //!
 //! # Errors
 //!
@@ -83,6 +85,8 @@
 //! | retry-after | `DevError::RetryAt` | 500 with `retry-after`, the message | 500 with `retry-after`, all of it |
 //! | non-retriable | `DevError::NoRetry` | 500, the text `no retry error`: **it is tried again, and its message is lost** | 400 with `x-inngest-no-retry: true`, all of it |
 //! | of a step that is to be tried again | that of the step tool, or `DevError::RetryAt` | 500, `Step failed` and the message | 500, all of it |
+//!
+//! In dev mode an unsigned call passes [`Layer`] as it is, its body unread and unbounded but for axum's own limit.
 //!
 //! A panic is a retriable error with its message and place, a call that took too long one as well. [`handler_error`] takes
 //! the SDK's errors the other way.

@@ -9,9 +9,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    future::pending,
+    future::poll_fn,
     mem::ManuallyDrop,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
@@ -23,14 +24,16 @@ use inngest::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::{
     Invoke, Wait, memo,
     op::{Op, Until},
     pass::{Fault, Met, Outcome, Ticket},
 };
-use crate::event::{ErrorBody, FailureError};
+use crate::{
+    event::{ErrorBody, FailureError},
+    server::retry_after,
+};
 
 /// What decides in a server of the `inngest` crate.
 pub(crate) struct Carried {
@@ -62,15 +65,13 @@ pub(super) enum Came {
 }
 
 /// What a call has come to if the handler has not come to its end.
-pub(crate) struct Handover {
-    /// The steps that ran, with what the server is to remember.
-    ran: Vec<(Running, Value)>,
-    /// A step that failed and is to be tried again.
-    failing: Option<(Running, StepFault)>,
-    /// A step that the tool reports.
-    interrupt: Option<Interrupt>,
-    /// The steps that failed for good, which the handler is told.
-    pub(crate) lost: Vec<StepFault>,
+pub(crate) enum Handover {
+    /// A step ran, and the server is to remember this of it; if it failed for good, what it failed with.
+    Ran(Running, Value, Option<StepFault>),
+    /// A step failed and is to be tried again.
+    Failing(Running, StepFault),
+    /// The tool has found a step.
+    Found(Interrupt),
 }
 
 /// A step that ran and failed.
@@ -131,7 +132,7 @@ impl Carried {
             Ok(outcome) => Came::Back(outcome),
             Err(Error::Dev(error)) => Came::Back(Err(Box::new(remembered(&error)))),
             Err(interrupt) => {
-                self.handover().interrupt = Some(Interrupt::new(interrupt));
+                self.handover = Some(Handover::Found(Interrupt::new(interrupt)));
                 Came::Reported
             }
         }
@@ -151,80 +152,69 @@ impl Carried {
     /// A step that had run is done.
     pub(super) fn finish(&mut self, ticket: Ticket, met: &Met, result: Result<String, Fault>) {
         let Some(running) = self.running.remove(&ticket) else { return };
-        let is_last = self.is_last;
-        let handover = self.handover();
-        match result {
-            Ok(json) => handover.ran.push((running, seal(&json))),
+        let result = match result.map(|json| seal(&json)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(too_deep(met, &error)),
+            Err(fault) => Err(fault),
+        };
+        self.handover = Some(match result {
+            Ok(value) => Handover::Ran(running, value, None),
             Err(Fault { error, is_retriable, delay }) => {
+                let is_final = !is_retriable || self.is_last;
                 let fault = StepFault { step_id: met.id.clone(), error, delay };
-                if is_retriable && !is_last {
-                    handover.failing.get_or_insert((running, fault));
-                } else {
-                    handover.ran.push((running, envelope(&fault.error)));
-                    handover.lost.push(fault);
+                match is_final {
+                    true => Handover::Ran(running, envelope(&fault.error), Some(fault)),
+                    false => Handover::Failing(running, fault),
                 }
             }
-        }
+        });
     }
 
     /// The handler has dropped a step.
     pub(super) fn lose(&mut self, ticket: Ticket) {
         self.running.remove(&ticket);
     }
+}
 
-    fn handover(&mut self) -> &mut Handover {
-        self.handover.get_or_insert_with(|| Handover {
-            ran: Vec::new(),
-            failing: None,
-            interrupt: None,
-            lost: Vec::new(),
-        })
-    }
+/// What is wrong with a value that the tool can't take.
+fn too_deep(met: &Met, error: &serde_json::Error) -> Fault {
+    let message =
+        format!("what step `{}` returned can't be handed to the SDK as JSON: {error}", met.id);
+    Fault { is_retriable: false, ..Fault::retriable(FailureError::own("StepError", message)) }
 }
 
 impl Handover {
-    /// The step that is to be tried again, if that is what the call has come to. Those that completed beside it come
-    /// first: the tool does not report both.
-    pub(crate) fn failing(&self) -> Option<&StepFault> {
-        let (_, fault) = self.failing.as_ref()?;
-        self.ran.is_empty().then_some(fault)
-    }
-
     /// In one word, for the log.
     pub(crate) fn outcome(&self) -> &'static str {
-        match (self.failing(), &self.interrupt) {
-            (Some(_), _) => "step_failed",
-            (None, Some(_)) => "steps_found",
-            (None, None) if self.lost.is_empty() => "step_ran",
-            (None, None) => "step_failed",
+        match self {
+            Self::Ran(_, _, None) => "step_ran",
+            Self::Ran(_, _, Some(_)) | Self::Failing(..) => "step_failed",
+            Self::Found(_) => "steps_found",
         }
     }
 
     /// What the SDK is to be given, by which it knows that its tool has the answer.
     pub(crate) fn into_error(self) -> Error {
-        let mut interrupt = self.interrupt;
-        for (running, value) in self.ran {
-            interrupt = Some(Interrupt::new(running.end(Ok(value))));
-        }
-        match (interrupt, self.failing) {
-            (Some(interrupt), _) => interrupt.into_inner(),
-            (None, Some((running, StepFault { error, delay, .. }))) => match delay {
-                Some(after) => Error::Dev(DevError::RetryAt(RetryAfterError {
+        match self {
+            Self::Ran(running, value, _) => running.end(Ok(value)),
+            Self::Failing(_, StepFault { error, delay: Some(delay), .. }) => {
+                Error::Dev(DevError::RetryAt(RetryAfterError {
                     message: error.message,
-                    after,
+                    after: Duration::from_secs(retry_after(delay)),
                     cause: error.stack,
-                })),
-                None => running.end(Err(ToolError(error.message.into()))),
-            },
-            // There is no handover without one of them.
-            (None, None) => Error::Dev(DevError::Basic("nothing came of the call".to_owned())),
+                }))
+            }
+            Self::Failing(running, fault) => {
+                running.end(Err(ToolError(fault.error.message.into())))
+            }
+            Self::Found(interrupt) => interrupt.into_inner(),
         }
     }
 }
 
 /// The SDK's own error that says that its tool has the answer. It panics when it is dropped by anyone but the SDK, so
 /// here it never is.
-struct Interrupt(ManuallyDrop<Error>);
+pub(crate) struct Interrupt(ManuallyDrop<Error>);
 
 impl Interrupt {
     fn new(error: Error) -> Self {
@@ -237,25 +227,24 @@ impl Interrupt {
 }
 
 /// A step that the tool takes for a running one: its closure waits for what the handler's own has come to.
-struct Running {
+pub(crate) struct Running {
     call: Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>,
-    result: oneshot::Sender<Result<Value, ToolError>>,
+    result: Arc<Mutex<Option<Result<Value, ToolError>>>>,
 }
 
 impl Running {
     /// Lets the tool start a step; what it remembers of it instead, if it does.
     fn start(tool: &Tool, id: &str) -> Result<Self, Result<Value, Error>> {
         let (tool, id) = (tool.clone(), id.to_owned());
-        let (result, given) = oneshot::channel();
+        let result = Arc::<Mutex<Option<Result<Value, ToolError>>>>::default();
+        let given = Arc::clone(&result);
+        // No channel of Tokio's, which has nothing to give once the closure has used up the task's budget.
         let mut call = async move {
-            tool.run(&id, || async {
-                match given.await {
-                    Ok(result) => result,
-                    // Whoever lets go of the sender lets go of this as well.
-                    Err(_) => pending().await,
-                }
-            })
-            .await
+            let result = poll_fn(|_| {
+                let given = given.lock().unwrap_or_else(PoisonError::into_inner).take();
+                given.map_or(Poll::Pending, Poll::Ready)
+            });
+            tool.run(&id, || result).await
         }
         .boxed();
         match poll(&mut call) {
@@ -266,8 +255,7 @@ impl Running {
 
     /// Tells the tool what the step has come to.
     fn end(mut self, result: Result<Value, ToolError>) -> Error {
-        // The other end is in the call.
-        let _ = self.result.send(result);
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         match poll(&mut self.call) {
             Poll::Ready(Err(error)) => error,
             // The tool answers no step that ran but with an error.
@@ -308,7 +296,7 @@ impl From<ToolError> for Error {
 fn remembered(error: &DevError) -> FailureError {
     match error {
         DevError::Basic(text) => match text.starts_with('{') {
-            true => FailureError::from_body(text),
+            true => ErrorBody::read(text),
             false => FailureError::own("StepError", text.clone()),
         },
         DevError::RetryAt(error) => FailureError::own("StepError", error.message.clone()),
@@ -325,13 +313,12 @@ fn envelope(error: &FailureError) -> Value {
 }
 
 /// What the tool is told of a step that completed: its value, in an envelope only if it would be taken for one.
-fn seal(json: &str) -> Value {
-    // What serde_json has written is JSON.
-    let value: Value = serde_json::from_str(json).unwrap_or_default();
-    match content(&value) {
+fn seal(json: &str) -> serde_json::Result<Value> {
+    let value: Value = serde_json::from_str(json)?;
+    Ok(match content(&value) {
         Some(_) => json!({ ENVELOPE: { "value": value } }),
         None => value,
-    }
+    })
 }
 
 /// What a step had ended with, as the tool remembers it.
@@ -339,7 +326,7 @@ fn open(value: &Value) -> Outcome {
     match content(value) {
         None => Ok(value.to_string()),
         Some(content) => match content.get("error") {
-            Some(error) => Err(Box::new(FailureError::from_body(&error.to_string()))),
+            Some(error) => Err(Box::new(ErrorBody::read(&error.to_string()))),
             None => Ok(content.get("value").unwrap_or(&Value::Null).to_string()),
         },
     }
@@ -383,10 +370,12 @@ impl From<&Invoke> for InvokeFunctionOpts {
     }
 }
 
-/// In whole milliseconds, none of them too early, and one at least: the SDK has no text for none.
+/// In whole milliseconds, none of them too early, and one at least: the SDK has no text for none. 292 years at most, for
+/// the server counts nanoseconds in 63 bits.
 fn whole(duration: Duration) -> Duration {
-    let millis = duration.as_nanos().div_ceil(1_000_000).max(1);
-    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    const MAX_MILLIS: u64 = i64::MAX.unsigned_abs() / 1_000_000;
+    let millis = duration.as_nanos().div_ceil(1_000_000).clamp(1, MAX_MILLIS.into());
+    Duration::from_millis(u64::try_from(millis).unwrap_or(MAX_MILLIS))
 }
 
 #[cfg(test)]
@@ -403,7 +392,7 @@ mod tests {
             r#"{"inngest-failure":{"value":{"inngest-failure":null}}}"#,
             r#"{"inngest-failure":{},"other":1}"#,
         ] {
-            assert_eq!(open(&seal(json)), Ok(json.to_owned()));
+            assert_eq!(open(&seal(json).unwrap()), Ok(json.to_owned()));
         }
     }
 
@@ -412,16 +401,18 @@ mod tests {
         let mut error = FailureError::own("CardError", "declined");
         error.stack = Some("at x".to_owned());
         error.cause = Some(Box::new(FailureError::own("Error", "no money")));
-        let opened = *open(&envelope(&error)).unwrap_err();
-        assert_eq!(opened, error);
+        for message in ["declined", "", "\"quoted\"", r#"{"name":"Inner","message":"inner"}"#] {
+            error.message = message.to_owned();
+            assert_eq!(*open(&envelope(&error)).unwrap_err(), error);
+        }
         let value = envelope(&error).to_string();
-        assert_eq!(open(&seal(&value)), Ok(value));
+        assert_eq!(open(&seal(&value).unwrap()), Ok(value));
     }
 
     #[test]
     fn durations_are_whole_milliseconds_and_never_none() {
         assert_eq!(whole(Duration::ZERO), Duration::from_millis(1));
         assert_eq!(whole(Duration::from_nanos(1_000_001)), Duration::from_millis(2));
-        assert_eq!(whole(Duration::MAX), Duration::from_millis(u64::MAX));
+        assert_eq!(whole(Duration::MAX), Duration::from_millis(9_223_372_036_854));
     }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::pass::Outcome;
-use crate::event::FailureError;
+use crate::event::ErrorBody;
 
 /// What a step ended with. A sleep and an event that did not come are `null`; an event that came stands there as it is,
 /// with a name beside its data.
@@ -23,9 +23,7 @@ pub(super) fn outcome(json: &str) -> Outcome {
     let memo = Some(json).filter(|json| json.starts_with('{'));
     let memo: Option<Memo<'_>> = memo.and_then(|json| serde_json::from_str(json).ok());
     match memo {
-        Some(Memo { error: Some(error), .. }) => {
-            Err(Box::new(FailureError::from_body(error.get())))
-        }
+        Some(Memo { error: Some(error), .. }) => Err(Box::new(ErrorBody::read(error.get()))),
         Some(Memo { data, .. }) => Ok(data.map_or("null", RawValue::get).to_owned()),
         None => Ok(json.to_owned()),
     }

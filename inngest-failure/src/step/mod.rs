@@ -25,6 +25,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -105,7 +106,7 @@ use crate::{
 ///
 /// # Where they are remembered
 ///
-/// - At an `Endpoint` (feature `serve`) by Inngest: for the whole run, whatever becomes of the process. A call runs one new
+/// - At an `Endpoint` (feature `serve`), and in a server of the `inngest` crate (feature `sdk`), by Inngest: for the whole run, whatever becomes of the process. A call runs one new
 ///   step and ends there; the server calls again, with the result. **The handler does not come back from that step's
 ///   `.await`**: its future is dropped, and the next call starts it from its beginning.
 /// - In process by the dispatch: for the attempts that follow in the same process.
@@ -140,7 +141,8 @@ use crate::{
 /// # Several at once
 ///
 /// Steps that are awaited together (`join!`, `try_join!`, `FuturesUnordered`) run side by side: in process as futures of
-/// one task, at an endpoint as calls of their own, where each runs whichever wins. `select!` works, but a step that has started and
+/// one task, at an endpoint as calls of their own, where each runs whichever wins; in a server of the `inngest` crate (feature
+/// `sdk`) one after the other. `select!` works, but a step that has started and
 /// is dropped because another future won is not remembered and may run again.
 ///
 /// - A step stays in its handler's own future: in a spawned task or inside another step it is an error. It is awaited, not
@@ -222,7 +224,7 @@ impl Step {
         })
     }
 
-    /// Sleeps, at an endpoint for up to a year without a process that waits.
+    /// Sleeps; where Inngest calls the handler, for up to a year without a process that waits.
     ///
     /// # Errors
     ///
@@ -284,7 +286,7 @@ impl Step {
 
     /// Sends events, all or none, and returns the ids that they were given.
     ///
-    /// At an endpoint they go to where the endpoint's `Api` says, in process to where
+    /// At an endpoint they go to where the endpoint's `Api` says, elsewhere to where
     /// the dispatcher's says, with its event key.
     ///
     /// # Examples
@@ -351,7 +353,7 @@ impl Step {
     }
 
     /// Calls an Inngest function, of any app and language, and waits for what it returns, which is `()` if it is of no
-    /// interest. Only at an endpoint.
+    /// interest. Not in process.
     ///
     /// # Examples
     ///
@@ -398,7 +400,7 @@ impl Step {
         })
     }
 
-    /// Waits for an event, for as long as its [`Wait`] says. Only at an endpoint.
+    /// Waits for an event, for as long as its [`Wait`] says. Not in process.
     ///
     /// `None` if the time was over first.
     ///
@@ -525,9 +527,9 @@ impl Turn<'_> {
             return Err(Fault::retriable(error));
         }
         let mut future = At { place: self.place(), future: Caught::new(Box::pin(execute)) };
-        let result = poll_fn(|cx| {
-            self.polled(cx.waker());
-            Pin::new(&mut future).poll(cx)
+        let result = poll_fn(|cx| match self.polled(cx.waker()) {
+            true => Pin::new(&mut future).poll(cx),
+            false => Poll::Pending,
         });
         let result = match result.await {
             Ok(Ok(json)) => Ok(json),

@@ -88,6 +88,19 @@ enum Host {
     Carried(Carried),
 }
 
+impl Host {
+    /// Whether no step runs beside another, also not one that was left for another.
+    fn runs_alone(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            #[cfg(feature = "serve")]
+            Self::Remote(_) => false,
+            #[cfg(feature = "sdk")]
+            Self::Carried(_) => true,
+        }
+    }
+}
+
 /// A step that was met and has not ended.
 pub(super) struct Met {
     /// The id, which a repetition has a number in.
@@ -468,6 +481,7 @@ impl State {
 
     fn advance(&mut self, wakers: &mut Vec<Waker>) -> Next {
         self.hold_back();
+        self.resume(wakers);
         let (is_over, waits_for_running) = match &self.host {
             Host::Local(local) => (false, local.is_failing()),
             #[cfg(feature = "serve")]
@@ -657,15 +671,29 @@ impl State {
         }
     }
 
-    /// The handler awaits a step that is running. Who was to be woken before is handed back.
-    fn polled(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
-        let met = self.met.get_mut(&ticket)?;
+    /// The handler awaits a step that is running: whether that goes on, and who was to be woken before.
+    fn polled(&mut self, ticket: Ticket, waker: Waker) -> (bool, Option<Waker>) {
+        let is_alone = self.host.runs_alone();
+        let Some(met) = self.met.get_mut(&ticket) else { return (true, None) };
         met.is_polled = true;
+        let before = met.waker.replace(waker);
         if matches!(met.phase, Phase::Stalled) {
+            if is_alone && self.running > 0 {
+                return (false, before);
+            }
             met.phase = Phase::Started;
             self.running += 1;
         }
-        met.waker.replace(waker)
+        (true, before)
+    }
+
+    /// Lets a step go on that had to wait for another one, which is gone.
+    fn resume(&mut self, wakers: &mut Vec<Waker>) {
+        if self.running > 0 || !self.host.runs_alone() {
+            return;
+        }
+        let waits = |met: &&mut Met| matches!(met.phase, Phase::Stalled) && met.is_polled;
+        wakers.extend(self.met.values_mut().find(waits).and_then(|met| met.waker.take()));
     }
 
     /// Whom to wake when it is the step's turn; who was to be woken before is handed back.
@@ -783,10 +811,11 @@ impl Turn<'_> {
         .await
     }
 
-    /// Notes that the step is awaited while it runs.
-    pub(super) fn polled(&self, waker: &Waker) {
+    /// Notes that the step is awaited while it runs. Whether it goes on.
+    pub(super) fn polled(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
-        let _before = self.pass.lock().polled(self.ticket, waker);
+        let (goes_on, _before) = self.pass.lock().polled(self.ticket, waker);
+        goes_on
     }
 
     pub(super) fn finish(&self, result: Result<String, Fault>) {
