@@ -19,6 +19,32 @@ const SERVE: &str = env!("CARGO_BIN_EXE_serve");
 const SERVE_HYPER: &str = env!("CARGO_BIN_EXE_serve-hyper");
 const SERVE_LAMBDA: &str = env!("CARGO_BIN_EXE_serve-lambda");
 
+/// A file of the example `shop`'s own, by its path below `data/`.
+fn shipped(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(path)).unwrap()
+}
+
+/// Answers every request as Inngest's API answers one for the trace of a run, and tells what it was asked for.
+fn play_api(trace: String) -> (String, mpsc::Receiver<String>) {
+    let api = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = format!("http://{}", api.local_addr().unwrap());
+    let (sender, asked) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = api.accept() {
+            let mut requests = BufReader::new(stream);
+            while let Some((head, _)) = read_request(&mut requests) {
+                let length = trace.len();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{trace}");
+                requests.get_mut().write_all(answer.as_bytes()).unwrap();
+                if sender.send(head).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    (origin, asked)
+}
+
 /// The body of a call that a server has made for the failure of a checkout.
 fn recorded_call() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -41,46 +67,97 @@ fn serve_says_what_it_is() {
     assert_eq!(answer.json()["mode"], "dev", "{}", answer.body);
 }
 
+/// Calls a function, remembers what it says of steps, and calls again, until it has come to its end: each answer's
+/// operation with its step and data, and the last answer.
+fn run(
+    server: &Server,
+    function: &str,
+    mut call: Value,
+) -> (Vec<(String, String, Value)>, Response) {
+    let mut operations = Vec::new();
+    loop {
+        let answer = server.call(function, &call.to_string());
+        if answer.status != 206 {
+            return (operations, answer);
+        }
+        let (op, step) = answer.operation();
+        let operation = &answer.json()[0];
+        let data = operation["data"].clone();
+        if op == "StepRun" {
+            call["steps"][operation["id"].as_str().unwrap()] = json!({ "data": data });
+        }
+        operations.push((op, step, data));
+        assert!(operations.len() < 20, "{operations:?}");
+    }
+}
+
+#[test]
+fn serve_undoes_what_a_failed_checkout_had_completed() {
+    let event: Value =
+        serde_json::from_str(shipped("events.jsonl").lines().next().unwrap()).unwrap();
+    let run_id = event["data"]["run_id"].as_str().unwrap();
+    let (origin, asked) = play_api(shipped(&format!("traces/{run_id}.json")));
+    let mut command = command(SERVE, &["--port", "0"]);
+    let server = Server::spawn(command.env("INNGEST_DEV", origin));
+
+    let mut call: Value = serde_json::from_str(&recorded_call()).unwrap();
+    call["event"] = event.clone();
+    call["events"] = json!([event]);
+    let (operations, answer) = run(&server, "shop-failures-shop-checkout-rollback", call);
+
+    // The payment provider is busy at first.
+    let (plan, undone) = operations.split_first().unwrap();
+    assert_eq!((plan.0.as_str(), plan.1.as_str()), ("StepRun", "plan"));
+    let operation = |op: &str, step: &str, data: Value| (op.to_owned(), step.to_owned(), data);
+    let expected = [
+        operation("StepError", "undo/charge-card", Value::Null),
+        operation("StepRun", "undo/charge-card", json!("refunded 49.90 EUR")),
+        operation("StepRun", "undo/reserve-stock", json!("restocked 3")),
+    ];
+    assert_eq!(undone, expected);
+    let report = json!({
+        "undone": [
+            { "step": "charge-card", "result": "refunded 49.90 EUR" },
+            { "step": "reserve-stock", "result": "restocked 3" },
+        ],
+        "not_completed": [],
+    });
+    assert_eq!((answer.status, answer.json()), (200, report));
+
+    let asked: Vec<String> = asked.try_iter().collect();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let expected = format!("GET /api/v2/runs/{run_id}/trace?includeOutput=true ");
+    assert!(asked[0].starts_with(&expected), "{}", asked[0]);
+}
+
 #[test]
 fn serve_runs_the_handlers_that_it_is_called_for() {
     let server = Server::start(SERVE, &["--port", "0"]);
-    let unknown = recorded_call();
-    let mut known: Value = serde_json::from_str(&unknown.replace("ord_1", "o-1001")).unwrap();
+    let events = shipped("events.jsonl");
+    let event = events.lines().nth(2).unwrap();
+    let mut call: Value = serde_json::from_str(&recorded_call()).unwrap();
+    call["event"] = serde_json::from_str(event).unwrap();
 
-    // The provider is busy at first, and so is the mail service. Each call runs one step that is not remembered.
-    let undo = "shop-failures-shop-checkout-failure";
-    let busy = server.call(undo, &known.to_string());
-    assert_eq!((busy.status, busy.header("retry-after")), (206, Some("1")), "{}", busy.body);
-    assert_eq!(busy.header("x-inngest-no-retry"), Some("false"));
-    assert_eq!(busy.operation(), ("StepError".to_owned(), "refund".to_owned()));
-    let outcomes = [
-        ("StepRun", "refund", json!("refunded 49.90 EUR")),
-        ("StepRun", "restock", json!(3)),
-        ("StepError", "apologise", Value::Null),
-        ("StepRun", "apologise", json!("sent")),
+    // The second mail fails at first.
+    let (operations, answer) = run(&server, "shop-failures-resend", call.clone());
+    let expected = [
+        ("StepRun", json!("sent")),
+        ("StepError", Value::Null),
+        ("StepRun", json!("sent")),
+        ("StepRun", json!("sent")),
     ];
-    for (op, step, data) in outcomes {
-        let answer = server.call(undo, &known.to_string());
-        assert_eq!(answer.status, 206, "{}", answer.body);
-        assert_eq!(answer.operation(), (op.to_owned(), step.to_owned()), "{}", answer.body);
-        let operation = &answer.json()[0];
-        assert_eq!(operation["data"], data);
-        if op == "StepRun" {
-            let id = operation["id"].as_str().unwrap();
-            known["steps"][id] = json!({ "data": data });
-        }
-    }
-    let answer = server.call(undo, &known.to_string());
-    let undone = json!("refunded 49.90 EUR, restocked 3, mail sent");
-    assert_eq!((answer.status, answer.json()), (200, undone));
+    let expected = expected.map(|(op, data)| (op.to_owned(), "resend".to_owned(), data));
+    assert_eq!(operations, expected);
+    assert_eq!((answer.status, answer.json()), (200, json!("sent 3 of 3")));
 
-    let answer = server.call("shop-failures-count", &unknown);
+    let answer = server.call("shop-failures-count", &call.to_string());
     assert_eq!((answer.status, answer.json()), (200, Value::Null));
 
-    let answer = server.call(undo, &unknown);
+    let unknown = call.to_string().replace("o-1007", "o-9999");
+    let answer = server.call("shop-failures-resend", &unknown);
     assert_eq!((answer.status, answer.header("x-inngest-no-retry")), (206, Some("true")));
-    assert_eq!(answer.operation(), ("StepFailed".to_owned(), "refund".to_owned()));
-    let message = "there is no order `ord_1` in the books; enter it first";
+    assert_eq!(answer.operation(), ("StepFailed".to_owned(), "resend".to_owned()));
+    let message = "there is no order `o-9999` in the books; enter it first";
     assert_eq!(answer.json()[0]["error"]["message"], message);
 }
 

@@ -20,6 +20,13 @@ impl Run {
         self.stdout.lines().filter(|line| texts.iter().all(|text| line.contains(text))).count()
     }
 
+    /// Where the one row stands that holds all of these texts.
+    fn row_of(&self, texts: &[&str]) -> usize {
+        assert_eq!(self.rows(texts), 1, "{texts:?}: {}", self.stdout);
+        let mut lines = self.stdout.lines();
+        lines.position(|line| texts.iter().all(|text| line.contains(text))).unwrap()
+    }
+
     /// What stands in the books, below the table.
     fn books(&self) -> &str {
         let start = self.stdout.find("refunds  ").expect("no books are shown");
@@ -64,27 +71,47 @@ fn its_own_events_are_all_handled() {
     let run = shop(&[], b"");
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
 
-    // The provider and the mail service failed once; the same event a second time pays nothing.
-    let undone = "refunded 49.90 EUR, restocked 3, mail sent";
-    assert_eq!(run.rows(&["shop-checkout-failure ", " 3 ", undone]), 1, "{}", run.stdout);
-    let repeated = "already refunded, restocked 0, mail already sent";
-    assert_eq!(run.rows(&["shop-checkout-failure ", " 1 ", repeated]), 1);
-    assert_eq!(run.rows(&["shop-checkout-failure ", "nothing was charged"]), 1);
+    // What had completed is undone, the last step first. The provider was busy once.
+    let (refund, restock) =
+        ("shop-checkout-rollback/charge-card ", "shop-checkout-rollback/reserve-stock ");
+    assert_eq!(
+        run.row_of(&["│ 1 ", refund, " 2 ", "refunded 49.90 EUR"]) + 1,
+        run.row_of(&[restock, "restocked 3"])
+    );
+    assert_eq!(
+        run.row_of(&["│ 2 ", refund, " 1 ", "refunded 12.50 EUR"]) + 1,
+        run.row_of(&[restock, "restocked 1"])
+    );
+    // The same event a second time pays nothing.
+    assert_eq!(
+        run.row_of(&["│ 8 ", refund, " 1 ", "already refunded"]) + 1,
+        run.row_of(&[restock, "already restocked"])
+    );
+    // One run had not come to the payment, another one not even to the stock.
+    assert_eq!(
+        run.row_of(&["│ 9 ", restock, " 1 ", "restocked 2"]) + 1,
+        run.row_of(&["│      ", refund, " 0 ", "had not completed"])
+    );
+    assert_eq!(
+        run.row_of(&["│ 10 ", refund, " 0 ", "had not completed"]) + 1,
+        run.row_of(&[restock, " 0 ", "had not completed"])
+    );
 
     // The message that a person needs, whatever its shape on the wire.
     for why in ["custom boom", "Unable to reach SDK URL", "kaboom", "the run was cancelled"] {
         assert!(run.rows(&[why]) >= 1, "{why}: {}", run.stdout);
     }
     assert_eq!(run.rows(&["alert ", "sent"]), 2);
-    assert_eq!(run.rows(&["resend ", "sent 3 of 3"]), 1);
+    // The mail service hung up once.
+    assert_eq!(run.rows(&["resend ", " 2 ", "sent 3 of 3"]), 1);
 
     let books = run.books();
     for line in [
-        "refunds         3, 181.40 EUR given back\n",
-        "units restocked 19\n",
-        "mails           9\n",
+        "refunds         2, 62.40 EUR given back\n",
+        "units restocked 13\n",
+        "mails           6\n",
         "alerts          2\n",
-        "failed runs     11\n",
+        "failed runs     12\n",
         "4 of shop-checkout\n",
     ] {
         assert!(books.contains(line), "{line:?} is not in {books}");
@@ -93,13 +120,50 @@ fn its_own_events_are_all_handled() {
 
 #[test]
 fn a_step_that_fails_is_tried_again_and_the_completed_one_is_not() {
+    let run = shop(&["-v", "-"], events()[2].as_bytes());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let logged = |text: &str| run.stderr.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(logged("step failed, will be tried again"), 1, "{}", run.stderr);
+    assert_eq!(logged("the mail service has hung up"), 1);
+    assert_eq!(logged("the mail service sends it"), 3);
+
+    // The undo of a step is a step itself.
     let run = shop(&["-v", "-"], events()[0].as_bytes());
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let logged = |text: &str| run.stderr.lines().filter(|line| line.contains(text)).count();
-    assert_eq!(logged("step failed, will be tried again"), 2, "{}", run.stderr);
+    assert_eq!(logged("step failed, will be tried again"), 1, "{}", run.stderr);
     assert_eq!(logged("the payment provider is busy for 50ms"), 1);
-    assert_eq!(logged("the mail service has hung up"), 1);
     assert_eq!(logged("the payment provider pays 49.90 EUR"), 1);
+}
+
+#[test]
+fn traces_may_come_from_another_folder() {
+    let run_id = "01M82KHGGM4VS44SRQQMJGT0D1";
+    assert!(events()[0].contains(run_id));
+    let folder = folder("traces");
+    let args = ["--traces", folder.to_str().unwrap(), "-"];
+    let missing = shop(&args, events()[0].as_bytes());
+    assert_eq!(missing.code, Some(1));
+    let fault = format!("failed: there is no trace `{}", folder.display());
+    for step in ["charge-card ", "reserve-stock "] {
+        assert_eq!(missing.rows(&[step, " 0 ", &fault]), 1, "{}", missing.stdout);
+    }
+
+    let file = format!("{run_id}.json");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/traces").join(&file);
+    fs::copy(own, folder.join(&file)).unwrap();
+    let run = shop(&args, events()[0].as_bytes());
+    assert_eq!(run.code, Some(0), "{}", run.stdout);
+    assert_eq!(run.rows(&["refunded 49.90 EUR"]), 1, "{}", run.stdout);
+
+    // A charge that the shop knows nothing of is nothing that it gives back.
+    let trace = fs::read_to_string(folder.join(&file)).unwrap();
+    fs::write(folder.join(&file), trace.replace("ch_1001", "ch_9")).unwrap();
+    let run = shop(&args, events()[0].as_bytes());
+    assert_eq!(run.code, Some(1));
+    let fault = "failed: there is no charge `ch_9` in the books; enter it first";
+    assert_eq!(run.rows(&["charge-card ", " 1 ", fault]), 1, "{}", run.stdout);
+    assert_eq!(run.rows(&["reserve-stock ", " 1 ", "restocked 3"]), 1, "{}", run.stdout);
 }
 
 #[test]
@@ -185,21 +249,20 @@ fn a_line_that_is_too_long_is_skipped() {
 
 #[test]
 fn a_handler_that_fails_stands_in_the_table() {
-    let unknown = events()[0].replace("o-1001", "o-9999");
-    let unfit = events()[0].replace(r#""o-1001""#, "1001");
+    let unknown = events()[6].replace("o-1003", "o-9999");
+    let unfit = events()[6].replace(r#""o-1003""#, "1003");
     let run = shop(&["-"], format!("{unknown}\n{unfit}").as_bytes());
     assert_eq!(run.code, Some(1));
-    let fault =
-        "failed: step `refund` failed: there is no order `o-9999` in the books; enter it first";
-    assert_eq!(run.rows(&["shop-checkout-failure ", " 1 ", fault]), 1, "{}", run.stdout);
+    let fault = "failed: there is no order `o-9999` in the books; enter it first";
+    assert_eq!(run.rows(&["announce-delay ", " 1 ", fault]), 1, "{}", run.stdout);
     let fault = "at `data.event.data.orderId`";
-    assert_eq!(run.rows(&["shop-checkout-failure ", " 1 ", fault]), 1, "{}", run.stdout);
-    assert!(run.books().starts_with("refunds         0,"), "{}", run.stdout);
+    assert_eq!(run.rows(&["announce-delay ", " 1 ", fault]), 1, "{}", run.stdout);
+    assert!(run.books().contains("mails           0\n"), "{}", run.stdout);
 }
 
 #[test]
 fn no_event_plays_with_the_terminal() {
-    let event = events()[0].replace("custom boom", r"a\u001b[31mred\nboom");
+    let event = events()[6].replace("custom boom", r"a\u001b[31mred\nboom");
     let run = shop(&["-"], event.as_bytes());
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert_eq!(run.rows(&["┆ a [31mred boom "]), 1, "{}", run.stdout);
@@ -247,9 +310,9 @@ fn the_books_last_and_nothing_is_paid_twice() {
     let first = shop(&args, b"");
     let second = shop(&args, b"");
     assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}", second.stderr);
-    assert_eq!(first.rows(&["refunded ", "EUR"]), 3);
+    assert_eq!(first.rows(&["refunded ", "EUR"]), 2);
     assert_eq!(second.rows(&["refunded ", "EUR"]), 0, "{}", second.stdout);
-    assert_eq!(second.rows(&["already refunded"]), 4, "{}", second.stdout);
+    assert_eq!(second.rows(&["already refunded"]), 3, "{}", second.stdout);
     assert_eq!(second.books(), first.books());
 }
 
@@ -257,7 +320,9 @@ fn the_books_last_and_nothing_is_paid_twice() {
 fn the_help_names_the_exit_status() {
     let run = shop(&["--help"], b"");
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    for text in ["[FILES]...", "--database <FILE>", "--verbose", "Exit status:"] {
+    for text in
+        ["[FILES]...", "--traces <FOLDER>", "--database <FILE>", "--verbose", "Exit status:"]
+    {
         assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
     }
     assert_eq!(shop(&["--no-such-option"], b"").code, Some(2));

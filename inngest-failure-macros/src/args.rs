@@ -19,7 +19,7 @@ enum Form {
 }
 
 /// All arguments, sorted, each with an example.
-const KNOWN: [(&str, Form, &str); 15] = [
+const KNOWN: [(&str, Form, &str); 16] = [
     ("app", Form::Text, "app = \"shop\""),
     ("cancelled", Form::Flag, "cancelled"),
     ("concurrency", Form::Number, "concurrency = 10"),
@@ -33,6 +33,7 @@ const KNOWN: [(&str, Form, &str); 15] = [
     ("priority", Form::Number, "priority = 100"),
     ("rate_limit", Form::Rate, "rate_limit = \"1/5m\""),
     ("retries", Form::Number, "retries = 5"),
+    ("step", Form::Text, "step = \"charge-card\""),
     ("throttle", Form::Rate, "throttle = \"10/1m\""),
     ("timeout", Form::Duration, "timeout = \"30s\""),
 ];
@@ -85,6 +86,7 @@ pub(crate) struct Args {
     pub(crate) priority: Option<i32>,
     pub(crate) rate_limit: Option<Rate>,
     pub(crate) retries: Option<u32>,
+    pub(crate) step: Option<Text>,
     pub(crate) throttle: Option<Rate>,
     pub(crate) timeout: Option<Duration>,
     given: Vec<(&'static str, Span)>,
@@ -142,6 +144,7 @@ impl Args {
             "priority" => self.priority = Some(priority(value)?),
             "rate_limit" => self.rate_limit = Some(rate(name, example, MAX_RATE_LIMIT, value)?),
             "retries" => self.retries = Some(retries(value)?),
+            "step" => self.step = Some(text(name, example, value)?),
             "throttle" => self.throttle = Some(rate(name, example, MAX_THROTTLE, value)?),
             "timeout" => self.timeout = Some(duration(value)?),
             _ => unreachable!("every known argument has an arm"),
@@ -203,6 +206,7 @@ fn nearest(written: &str) -> Option<&'static str> {
         "fn" | "fn_id" | "function_id" | "for" => Some("function"),
         "retry" | "attempts" | "max_retries" => Some("retries"),
         "app_id" => Some("app"),
+        "step_id" | "undo" | "undoes" => Some("step"),
         "duration" | "deadline" => Some("timeout"),
         _ => None,
     };
@@ -467,7 +471,8 @@ mod tests {
         let args = parse(
             r#"function = "checkout", app = APP, error = "E", cancelled, id = ids::UNDO, name = "n",
                retries = 20, timeout = "2h45m", concurrency = 1, crate = ::a::b, fallback,
-               throttle = "10/1m", rate_limit = " 1 / 24h ", priority = -600, idempotency = "event.id","#,
+               throttle = "10/1m", rate_limit = " 1 / 24h ", priority = -600, idempotency = "event.id",
+               step = "charge-card","#,
         );
         assert!(matches!(args.function, Some(Text::Literal(text)) if text.value() == "checkout"));
         assert!(matches!(args.app, Some(Text::Const(_))));
@@ -480,6 +485,7 @@ mod tests {
         assert!(
             matches!(args.idempotency, Some(Text::Literal(text)) if text.value() == "event.id")
         );
+        assert!(matches!(args.step, Some(Text::Literal(text)) if text.value() == "charge-card"));
         assert!(args.krate.is_some() && args.cancelled.is_some() && args.fallback.is_some());
     }
 
@@ -499,7 +505,7 @@ mod tests {
             all[0].ends_with(
                 "(the arguments are `app`, `cancelled`, `concurrency`, `crate`, `error`, `fallback`, \
                  `function`, `id`, `idempotency`, `name`, `priority`, `rate_limit`, `retries`, \
-                 `throttle`, `timeout`)"
+                 `step`, `throttle`, `timeout`)"
             ),
             "{}",
             all[0]
@@ -513,6 +519,21 @@ mod tests {
         let args = Args::parse("funktion = \"checkout\"".parse().unwrap(), &mut errors);
         assert_eq!(errors.len(), 1);
         assert!(args.given("function").is_some());
+    }
+
+    #[test]
+    fn a_step_is_a_text_however_it_is_misspelt() {
+        assert!(matches!(parse("step = ids::CHARGE").step, Some(Text::Const(_))));
+        for key in ["steps", "stp", "step_id", "undo", "undoes"] {
+            let mut errors = Vec::new();
+            let args = format!("function = \"checkout\", {key} = \"charge-card\"");
+            let args = Args::parse(args.parse().unwrap(), &mut errors);
+            assert_eq!(errors.len(), 1);
+            assert!(errors[0].to_string().contains("did you mean `step`?"), "{}", errors[0]);
+            assert!(args.given("step").is_some());
+        }
+        assert_eq!(messages("step = \" \""), ["`step` is blank; write `step = \"charge-card\"`"]);
+        assert_eq!(messages(r#"step = "a", step = "b""#), ["`step` is given twice; leave one out"]);
     }
 
     #[test]

@@ -195,6 +195,7 @@ impl<'a> Expansion<'a> {
             ("id", &args.id),
             ("idempotency", &args.idempotency),
             ("name", &args.name),
+            ("step", &args.step),
         ]
         .into_iter()
         .filter_map(|(name, text)| Some((name, text.as_ref()?)))
@@ -207,6 +208,7 @@ impl<'a> Expansion<'a> {
                 let check = match (name, text) {
                     ("idempotency", _) => "check_expression",
                     ("app", Text::Const(_)) => "check_app",
+                    ("function", Text::Const(_)) if self.args.step.is_some() => "check_function",
                     (_, Text::Const(_)) => "check_text",
                     (_, Text::Literal(_)) => return None,
                 };
@@ -379,4 +381,50 @@ fn ends(tokens: impl ToTokens) -> (Span, Span) {
 fn group_at(mut group: Group, span: Span) -> Group {
     group.set_span(span);
     group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the attribute writes, without white space.
+    fn expanded(args: &str) -> String {
+        let item = quote!(
+            async fn undo() {}
+        );
+        let expanded = on_failure(args.parse().unwrap(), item).to_string();
+        assert!(!expanded.contains("compile_error"), "{expanded}");
+        expanded.replace(char::is_whitespace, "")
+    }
+
+    fn check(args: &str, written: &[&str], not_written: &[&str]) {
+        let expanded = expanded(args);
+        for part in written {
+            assert!(expanded.contains(part), "{part}: {expanded}");
+        }
+        for part in not_written {
+            assert!(!expanded.contains(part), "{part}: {expanded}");
+        }
+    }
+
+    #[test]
+    fn a_constant_is_checked_as_what_its_argument_takes() {
+        check(r#"function = "a", step = "b""#, &[r#".function("a").step("b")"#], &["check_"]);
+        check(
+            "function = ids::CHECKOUT, step = ids::CHARGE",
+            &[
+                "check_function(__on_failure::text(ids::CHECKOUT))",
+                "check_text(__on_failure::text(ids::CHARGE))",
+                ".step(__on_failure::text(ids::CHARGE))",
+            ],
+            &[],
+        );
+        // Without `step` it may be a pattern.
+        check(
+            "function = ids::ALL",
+            &["check_text(__on_failure::text(ids::ALL))"],
+            &["check_function"],
+        );
+        check("fallback, app = ids::SHOP", &["check_app(__on_failure::text(ids::SHOP))"], &[]);
+    }
 }

@@ -16,13 +16,18 @@ use crate::{
 /// Everything that is wrong with the arguments of the `attribute` taken together.
 pub(crate) fn args(args: &Args, attribute: Span, errors: &mut Vec<Error>) {
     let mut refuse = |span: Span, message: &str| errors.push(Error::new(span, message));
-    match (args.given("function"), args.given("fallback")) {
-        (None, None) => refuse(
+    let step = args.given("step");
+    match (args.given("function"), args.given("fallback"), step) {
+        (None, None, None) => refuse(
             attribute,
             "`#[on_failure]` names no function; write `function = \"checkout\"`, or `fallback` to take \
              what no other handler takes",
         ),
-        (Some(_), Some(fallback)) => refuse(
+        (None, None, Some(step)) => refuse(
+            step,
+            "`step` belongs to a function, and none is named; write `function = \"checkout\"` beside it",
+        ),
+        (Some(_), Some(fallback), None) => refuse(
             fallback,
             "`fallback` and `function` exclude each other; leave out `fallback` to handle the \
              function's failures, or `function` to take what no other handler takes",
@@ -40,6 +45,53 @@ pub(crate) fn args(args: &Args, attribute: Span, errors: &mut Vec<Error>) {
         && app.value().contains('*')
     {
         refuse(app.span(), "`app` takes no `*`; leave `app` out, or write a handler for each app");
+    }
+    if step.is_some() {
+        beside_step(args, refuse);
+    }
+}
+
+/// The arguments that a handler can't have beside `step`, each with the reason.
+const NOT_BESIDE_STEP: [(&str, &str); 7] = [
+    ("concurrency", OF_THE_ROLLBACK),
+    ("id", OF_THE_STEP),
+    ("idempotency", DROPPED),
+    ("name", OF_THE_STEP),
+    ("priority", OF_THE_ROLLBACK),
+    ("rate_limit", DROPPED),
+    ("throttle", OF_THE_ROLLBACK),
+];
+
+const OF_THE_ROLLBACK: &str = "all undos of a function run as one rollback";
+const OF_THE_STEP: &str = "an undo is named after its step";
+const DROPPED: &str = "a run that is dropped undoes nothing";
+
+/// What is wrong with a handler that undoes one step: it is a part of its function's rollback.
+fn beside_step(args: &Args, mut refuse: impl FnMut(Span, &str)) {
+    if let Some(Text::Literal(function)) = &args.function
+        && function.value().contains('*')
+    {
+        refuse(
+            function.span(),
+            "`function` takes no `*` beside `step`; write a handler for each function",
+        );
+    }
+    if let Some(fallback) = args.given("fallback") {
+        let remedy = match args.given("function") {
+            Some(_) => "leave `fallback` out",
+            None => "write `function = \"checkout\"` instead",
+        };
+        let message = format!(
+            "`fallback` and `step` exclude each other, for a step belongs to one function; {remedy}"
+        );
+        refuse(fallback, &message);
+    }
+    for (key, reason) in NOT_BESIDE_STEP {
+        if let Some(span) = args.given(key) {
+            let message =
+                format!("`{key}` and `step` exclude each other, for {reason}; leave `{key}` out");
+            refuse(span, &message);
+        }
     }
 }
 
@@ -205,4 +257,93 @@ fn borrowed(ty: &Type, declared: &Generics) -> Option<(proc_macro2::TokenStream,
     let mut find = Find { declared, found: None };
     find.visit_type(ty);
     find.found
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::TokenStream;
+    use quote::quote;
+
+    use super::*;
+
+    /// The messages for these arguments, taken together.
+    fn messages(tokens: TokenStream) -> Vec<String> {
+        let mut errors = Vec::new();
+        let read = Args::parse(tokens, &mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
+        args(&read, Span::call_site(), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_undo_is_of_one_function() {
+        assert_eq!(messages(quote!(function = "checkout", step = "charge-card")), [""; 0]);
+        assert_eq!(
+            messages(quote!(step = "charge-card")),
+            [
+                "`step` belongs to a function, and none is named; write `function = \"checkout\"` beside it"
+            ]
+        );
+        for function in ["*", "checkout-*"] {
+            assert_eq!(
+                messages(quote!(function = #function, step = "charge-card")),
+                ["`function` takes no `*` beside `step`; write a handler for each function"]
+            );
+        }
+        // What a constant says is for the compiler to check.
+        assert_eq!(messages(quote!(function = CHECKOUT, step = CHARGE)), [""; 0]);
+    }
+
+    #[test]
+    fn a_fallback_beside_step_is_one_fault_with_or_without_a_function() {
+        let fault = "`fallback` and `step` exclude each other, for a step belongs to one function";
+        assert_eq!(
+            messages(quote!(fallback, step = "charge-card")),
+            [format!("{fault}; write `function = \"checkout\"` instead")]
+        );
+        assert_eq!(
+            messages(quote!(function = "checkout", fallback, step = "charge-card")),
+            [format!("{fault}; leave `fallback` out")]
+        );
+    }
+
+    #[test]
+    fn what_an_undo_has_of_its_own_goes_with_step() {
+        assert_eq!(
+            messages(quote! {
+                function = "checkout", app = "shop", step = "charge-card", cancelled, retries = 0, timeout = "30s",
+                crate = ::inngest_failure
+            }),
+            [""; 0]
+        );
+        assert_eq!(
+            messages(quote!(function = "checkout", step = "charge-card", error = "CardError")),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn what_is_the_rollbacks_is_refused_beside_step_all_at_once() {
+        assert_eq!(
+            messages(quote! {
+                throttle = "10/1m", rate_limit = "1/5m", priority = 100, name = "refund", idempotency = "event.id",
+                id = "refund", concurrency = 1, function = "checkout*", step = "charge-card"
+            }),
+            [
+                "`function` takes no `*` beside `step`; write a handler for each function",
+                "`concurrency` and `step` exclude each other, for all undos of a function run as one rollback; \
+                 leave `concurrency` out",
+                "`id` and `step` exclude each other, for an undo is named after its step; leave `id` out",
+                "`idempotency` and `step` exclude each other, for a run that is dropped undoes nothing; \
+                 leave `idempotency` out",
+                "`name` and `step` exclude each other, for an undo is named after its step; leave `name` out",
+                "`priority` and `step` exclude each other, for all undos of a function run as one rollback; \
+                 leave `priority` out",
+                "`rate_limit` and `step` exclude each other, for a run that is dropped undoes nothing; \
+                 leave `rate_limit` out",
+                "`throttle` and `step` exclude each other, for all undos of a function run as one rollback; \
+                 leave `throttle` out",
+            ]
+        );
+    }
 }

@@ -131,13 +131,27 @@ pub const fn check_text(text: &str) {
 #[track_caller]
 pub const fn check_app(app: &str) {
     check_text(app);
-    let bytes = app.as_bytes();
+    assert!(!has_star(app), "`app` takes no `*`; leave `app` out, or write a handler for each app");
+}
+
+/// The id of a function one of whose steps is undone is no pattern.
+#[track_caller]
+pub const fn check_function(function: &str) {
+    check_text(function);
+    assert!(
+        !has_star(function),
+        "`function` takes no `*` beside `step`; write a handler for each function"
+    );
+}
+
+const fn has_star(text: &str) -> bool {
+    let bytes = text.as_bytes();
     let mut i = 0;
     while i < bytes.len() {
-        assert!(
-            bytes[i] != b'*',
-            "`app` takes no `*`; leave `app` out, or write a handler for each app"
-        );
+        if bytes[i] == b'*' {
+            return true;
+        }
         i += 1;
     }
+    false
 }

@@ -42,6 +42,10 @@
 //!   its remembered result and does not run again. It runs at least once, so what must count once takes an
 //!   [idempotency key](Failure::idempotency_key). At an endpoint and in a server of the SDK Inngest remembers steps, in
 //!   process the dispatch does. A handler without steps is tried again as a whole.
+//! - **Undo, rollback.** With `step = ".."` a handler undoes one step of the failed function: it runs if the failed
+//!   run had completed that step, and [`StepOutput<T>`] is what the step had returned. All undos of a function are one
+//!   rollback, which undoes the step that completed last first. What the run had done is its trace, [`RunTrace`], which
+//!   comes from Inngest's API or from a [`TraceSource`]. If an undo fails, [`Rollback`] says what becomes of the others.
 //! - **Dispatcher.** [`Dispatcher`] collects the handlers, checks how they are wired, all at once, before
 //!   the first event, and runs each failure through every handler that takes it, each on its own.
 //! - **Endpoint.** [`Endpoint`][endpoint] makes the dispatcher's handlers an Inngest app of their own: the server
@@ -80,7 +84,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | none, the default | handlers and the dispatcher, without HTTP |
-//! | `api` | [`Api`][api]: the keys, mode and origins of Inngest's API, and an HTTP client for it. Its TLS is rustls with `ring`, which needs a C compiler to build |
+//! | `api` | [`Api`][api]: the keys, mode and origins of Inngest's API, and an HTTP client for it, by which traces of failed runs are read. Its TLS is rustls with `ring`, which needs a C compiler to build |
 //! | `serve` | [`Endpoint`][endpoint], and `api` with it |
 //! | `sdk` | [`sdk`][sdk]: the handlers as functions of a server of the crate `inngest`, which is **licensed under GPL-3.0** and links OpenSSL, whose headers must be there to build it; `api` with it |
 //! | `testing` | [`testing`][testing]: failure events and steps for tests of handlers, and a player of the server that calls them; `serve` with it |
@@ -88,6 +92,7 @@
 //! # Guides
 //!
 //! - [From `onFailure` in TypeScript or Python to Rust][from-on-failure]
+//! - [Undo a TypeScript function's steps from Rust][undo-steps]
 //! - [Deploying an endpoint][deploying]
 //! - [Testing handlers][testing-handlers]
 //!
@@ -116,12 +121,14 @@
 #![cfg_attr(
     feature = "testing",
     doc = "[testing]: testing
-[testing-handlers]: guide::testing"
+[testing-handlers]: guide::testing
+[undo-steps]: guide::rollback"
 )]
 #![cfg_attr(
     not(feature = "testing"),
     doc = "[testing]: https://docs.rs/inngest-failure/latest/inngest_failure/testing/index.html
-[testing-handlers]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/testing/index.html"
+[testing-handlers]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/testing/index.html
+[undo-steps]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/rollback/index.html"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -148,6 +155,9 @@ pub mod guide {
     #[doc = include_str!("../guides/from-on-failure.md")]
     pub mod from_on_failure {}
     #[cfg(feature = "testing")]
+    #[doc = include_str!("../guides/rollback.md")]
+    pub mod rollback {}
+    #[cfg(feature = "testing")]
     #[doc = include_str!("../guides/testing.md")]
     pub mod testing {}
 }
@@ -165,14 +175,18 @@ mod step;
 mod suggest;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 
 #[cfg(feature = "api")]
 pub use self::api::{Api, ApiBuilder};
 
+#[doc(no_inline)]
+pub use self::__private::BoxFuture;
 #[doc(inline)]
 pub use self::{
     dispatcher::{
-        Backoff, Dispatch, DispatchFuture, Dispatcher, DispatcherBuilder, HandlerRun, RunError,
+        Backoff, Dispatch, DispatchFuture, Dispatcher, DispatcherBuilder, HandlerRun, Rollback,
+        RunError,
     },
     error::{
         BuildError, HandlerError, Location, NonRetriable, ParseError, Problem, ResultExt,
@@ -184,4 +198,5 @@ pub use self::{
     registry::{HandlerInfo, on_failure},
     selector::Trigger,
     step::{Event, Invoke, Step, StepFailure, StepValue, Wait},
+    trace::{RunTrace, StepOutput, StepStatus, TraceError, TraceSource, TraceStep},
 };

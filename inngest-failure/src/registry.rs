@@ -27,11 +27,12 @@ use crate::{
 /// |---|---|
 /// | `function = ".."` | the id of the function whose failures to handle, relative to the app. May hold `*`, which is any run of characters. A bare `*` is every function of the environment, or of `app` where the attribute names one. Required, unless `fallback` |
 /// | `fallback` | handle what no handler that names the function takes |
+/// | `step = ".."` | undo this step of the function: run only if the failed run had completed it, see [below](#undoing-a-step). The id that the step has in the function's code |
 /// | `app = ".."` | the function's app. Default: the dispatcher's `app`; with neither, `function` is the whole composite id |
 /// | `error = ".."` | only failures whose error has this name: `data.error.name` of the event, which for every class is `Error` with the JavaScript SDK 3 |
 /// | `cancelled` | also handle runs that were cancelled, as Inngest's own time-outs do; not beside `error`, for a cancelled run has none |
-/// | `id = ".."` | the handler's id, which a second handler of one function needs. Default: the composite id of the function and `-failure`; for a pattern, `*` or a fallback the Rust name in kebab case, which changes when the function is renamed |
-/// | `name = ".."` | the display name. Default: `<function> (failure)` |
+/// | `id = ".."` | the handler's id, which a second handler of one function needs. Default: the composite id of the function and `-failure`; of an undo `<composite id>-rollback/<step>`; for a pattern, `*` or a fallback the Rust name in kebab case, which changes when the function is renamed |
+/// | `name = ".."` | the display name. Default: `<function> (failure)`, of an undo `<function> (undo <step>)` |
 /// | `retries = 3` | attempts after the first one, 0 to 20: of each [step](crate::Step), and of the code outside of steps. Default: 3 |
 /// | `timeout = "30s"` | how long one call may take, its extractors included, such as `500ms`, `30s`, `5m`, `2h45m`, `1d`; a step's `sleep` does not count. Default: any time |
 /// | `concurrency = 10` | calls of this handler at once. Default: any number |
@@ -42,6 +43,22 @@ use crate::{
 /// | `crate = path` | where the crate `inngest_failure` is, if it was renamed |
 ///
 /// What is a text is a string literal or the path of a `const` of type `&'static str`.
+///
+/// # Undoing a step
+///
+/// With `step = "charge-card"` the handler undoes that step: it runs once for each use of the step that the failed run had
+/// completed. All undos of one function make one rollback, an Inngest function `shop-checkout-rollback`, which reads the run's
+/// trace and undoes one completed step after the other, the one that completed last first.
+///
+/// - [`StepOutput<T>`](crate::StepOutput) is what the step had returned. [`RunTrace`](crate::RunTrace), which any handler may
+///   take, is all that the run had done.
+/// - An undo that takes no [`Step`](crate::Step) is one step of the rollback; one that does has its own steps in it.
+/// - `retries` and `timeout` are the undo's own, and so are `error` and `cancelled`: of a failure that it does not take it
+///   undoes nothing, whatever the other undos do.
+/// - `id`, `name`, `fallback`, a `function` with `*`, and `concurrency`, `throttle`, `rate_limit`, `priority` and `idempotency`
+///   are compile errors beside it. Two undos of one step are an error of [`build()`](crate::DispatcherBuilder::build).
+///
+/// One that fails for good does not stop the others: see [`Rollback`](crate::Rollback).
 ///
 /// # Flow control
 ///
@@ -123,6 +140,7 @@ pub struct Registration {
     cancelled: bool,
     id: Option<&'static str>,
     name: Option<&'static str>,
+    step: Option<&'static str>,
     retries: u32,
     timeout: Option<Duration>,
     concurrency: Option<u32>,
@@ -192,6 +210,7 @@ impl Registration {
             cancelled: false,
             id: None,
             name: None,
+            step: None,
             retries: 3,
             timeout: None,
             concurrency: None,
@@ -237,6 +256,12 @@ impl Registration {
     /// `name = ".."`.
     pub const fn name(mut self, name: &'static str) -> Self {
         self.name = Some(name);
+        self
+    }
+
+    /// `step = ".."`.
+    pub const fn step(mut self, step: &'static str) -> Self {
+        self.step = Some(step);
         self
     }
 
@@ -304,16 +329,22 @@ impl Registration {
     }
 
     fn handler_id(&self, selector: &Selector) -> String {
-        match (self.id, selector.exact_id()) {
-            (Some(id), _) => id.to_owned(),
-            (None, Some(function_id)) => format!("{function_id}-failure"),
-            (None, None) => self.kebab_name.to_owned(),
+        match (self.id, selector.exact_id(), self.step) {
+            (Some(id), ..) => id.to_owned(),
+            (None, Some(function_id), Some(step)) => format!("{}/{step}", rollback_id(function_id)),
+            (None, Some(function_id), None) => format!("{function_id}-failure"),
+            (None, None, _) => self.kebab_name.to_owned(),
         }
     }
 
     fn problem(&self, fault: String, remedy: String) -> Problem {
         Problem { location: Some(self.location), handler: Some(self.rust_name), fault, remedy }
     }
+}
+
+/// The id of the function that undoes this function's steps.
+pub(crate) fn rollback_id(function_id: &str) -> String {
+    format!("{function_id}-rollback")
 }
 
 fn is_bare_star(function: &str) -> bool {
@@ -328,6 +359,8 @@ pub struct HandlerInfo {
     pub id: String,
     /// Its display name, such as `checkout (failure)`.
     pub name: String,
+    /// The step that it undoes, if it undoes one: at an endpoint it is then a part of its function's rollback.
+    pub step: Option<&'static str>,
     /// Whose failures it takes, in short: `shop-checkout`, `shop-*, error CardError`, `fallback`.
     pub selector: String,
     /// The same for Inngest: the events that would start it there, and the expressions that they would have to
@@ -373,6 +406,8 @@ impl HandlerInfo {
 pub(crate) struct Wired {
     pub(crate) registration: &'static Registration,
     pub(crate) takes_steps: bool,
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    pub(crate) takes_trace: bool,
     pub(crate) selector: Selector,
     /// The failed function's app, if that is known.
     #[cfg(any(feature = "serve", feature = "sdk"))]
@@ -386,6 +421,8 @@ pub(crate) struct Wiring<'a> {
     pub(crate) app: Option<&'a str>,
     pub(crate) known_functions: Option<&'a BTreeSet<String>>,
     pub(crate) states: &'a States,
+    /// Whether there is something to have traces from.
+    pub(crate) has_traces: bool,
 }
 
 /// The handlers, sorted by id; or everything that is wrong with them, added to `problems`.
@@ -411,10 +448,11 @@ pub(crate) fn wire(
     wired.sort_by_cached_key(key);
 
     for (registration, selector, _) in &wired {
-        check_needs(registration, wiring.states, problems);
+        check_needs(registration, wiring, problems);
         check_function(registration, selector, wiring, problems);
     }
     check_ids(&wired, problems);
+    warn_of_both(&wired);
     if !problems.is_empty() {
         return Vec::new();
     }
@@ -430,6 +468,8 @@ pub(crate) fn wire(
             let info = registration.info(&id, &selector, &naming);
             Wired {
                 takes_steps: registration.needs().has_steps(),
+                #[cfg(any(feature = "serve", feature = "sdk"))]
+                takes_trace: registration.needs().has_trace(),
                 registration,
                 selector,
                 #[cfg(any(feature = "serve", feature = "sdk"))]
@@ -445,8 +485,16 @@ impl Registration {
         let function = self.function.unwrap_or("fallback");
         HandlerInfo {
             id: id.to_owned(),
-            name: self.name.map_or_else(|| format!("{function} (failure)"), str::to_owned),
-            selector: selector.to_string(),
+            name: match (self.name, self.step) {
+                (Some(name), _) => name.to_owned(),
+                (None, Some(step)) => format!("{function} (undo {step})"),
+                (None, None) => format!("{function} (failure)"),
+            },
+            step: self.step,
+            selector: match self.step {
+                Some(step) => format!("{selector}, step {step}"),
+                None => selector.to_string(),
+            },
             triggers: triggers(selector, naming.iter()),
             retries: self.retries,
             timeout: self.timeout,
@@ -462,9 +510,47 @@ impl Registration {
     }
 }
 
+/// What the handlers that undo steps of a function are as one.
+pub(crate) fn rollback(function_id: &str, undos: &[&Wired]) -> HandlerInfo {
+    let infos = || undos.iter().map(|undo| &undo.info);
+    let first = &undos[0];
+    let selector = Selector {
+        target: first.selector.target.clone(),
+        // Each looks at the error by itself.
+        error: None,
+        cancelled: undos.iter().any(|undo| undo.selector.cancelled),
+    };
+    HandlerInfo {
+        id: rollback_id(function_id),
+        name: format!("{} (rollback)", first.registration.function.unwrap_or(function_id)),
+        step: None,
+        selector: selector.to_string(),
+        triggers: triggers(&selector, std::iter::empty()),
+        retries: infos().map(|info| info.retries).max().unwrap_or_default(),
+        timeout: None,
+        concurrency: None,
+        throttle: None,
+        rate_limit: None,
+        priority: None,
+        idempotency: None,
+        rust_name: first.info.rust_name,
+        location: first.info.location,
+        description: "",
+    }
+}
+
 /// Whether what the handler takes is to be had.
-fn check_needs(registration: &Registration, states: &States, problems: &mut Vec<Problem>) {
+fn check_needs(registration: &Registration, wiring: &Wiring<'_>, problems: &mut Vec<Problem>) {
     let needs = registration.needs();
+    let states = wiring.states;
+    if !wiring.has_traces && (needs.has_trace() || registration.step.is_some()) {
+        problems.push(registration.problem(
+            "it needs the trace of the failed run, and there is nothing to have it from".to_owned(),
+            "give the dispatcher's builder a `.trace_source(..)`, or turn on the feature `api` of `inngest-failure`, \
+             with which it comes from Inngest's API"
+                .to_owned(),
+        ));
+    }
     if needs.has_steps() && matches!(registration.call, Call::Blocking(_)) {
         problems.push(registration.problem(
             "it takes `Step` but is a plain `fn`, which can't await one".to_owned(),
@@ -476,6 +562,15 @@ fn check_needs(registration: &Registration, states: &States, problems: &mut Vec<
             "it takes `Step` and has a `rate_limit`, which drops runs, and with them the compensation".to_owned(),
             "limit it with `throttle`, which lets runs wait".to_owned(),
         ));
+    }
+    if needs.has_step_output() && registration.step.is_none() {
+        problems.push(
+            registration.problem(
+                "it takes `StepOutput`, but undoes no step".to_owned(),
+                "write `step = \"..\"` in its attribute, or take `RunTrace`, which has all steps"
+                    .to_owned(),
+            ),
+        );
     }
     for missing in needs.missing(states) {
         problems.push(registration.problem(
@@ -547,23 +642,79 @@ fn check_function(
 }
 
 fn check_ids(wired: &[(&'static Registration, Selector, String)], problems: &mut Vec<Problem>) {
-    let mut by_id: BTreeMap<&str, Vec<&'static Registration>> = BTreeMap::new();
-    for (registration, _, id) in wired {
-        by_id.entry(id).or_default().push(registration);
+    let mut by_id: BTreeMap<String, Vec<&'static Registration>> = BTreeMap::new();
+    for (registration, selector, id) in wired {
+        by_id.entry(id.clone()).or_default().push(registration);
+        // Its rollback has an id as well, which it shares with the other undos of the function.
+        if let (Some(function_id), Some(_)) = (selector.exact_id(), registration.step) {
+            let rollback = by_id.entry(rollback_id(function_id)).or_default();
+            if !rollback.iter().any(|other| other.step.is_some()) {
+                rollback.push(registration);
+            }
+        }
     }
-    for (id, same) in by_id {
+    for (id, mut same) in by_id {
+        // Those that choose their id come first: an undo can't.
+        same.sort_by_key(|registration| registration.step.is_some());
         let [first, others @ ..] = same.as_slice() else { continue };
         if others.is_empty() {
             continue;
         }
-        let others: Vec<String> = others
+        let named: Vec<String> = others
             .iter()
-            .map(|other| format!("`{}` ({})", other.rust_name, other.location))
+            .map(|other| {
+                let named = format!("`{}` ({})", other.rust_name, other.location);
+                match other.step {
+                    Some(step) if !id.ends_with(&format!("/{step}")) => {
+                        format!("the rollback that {named} is a part of")
+                    }
+                    _ => named,
+                }
+            })
             .collect();
-        problems.push(first.problem(
-            format!("its id `{id}` is also that of {}", others.join(" and of ")),
-            "give all but one an `id = \"..\"` of their own".to_owned(),
-        ));
+        let problem = match first.step {
+            Some(step) if others.iter().all(|other| other.step == first.step) => first.problem(
+                format!("it undoes step `{step}`, and so does {}", named.join(" and ")),
+                "let one handler undo a step".to_owned(),
+            ),
+            _ => first.problem(
+                format!("its id `{id}` is also that of {}", named.join(" and of ")),
+                match others.iter().any(|other| other.step.is_some()) {
+                    true => "give it another `id = \"..\"`".to_owned(),
+                    false => "give all but one an `id = \"..\"` of their own".to_owned(),
+                },
+            ),
+        };
+        problems.push(problem);
+    }
+}
+
+/// Says so if a function's failures are handled as a whole and step by step: both run.
+fn warn_of_both(wired: &[(&'static Registration, Selector, String)]) {
+    let mut warned = BTreeSet::new();
+    for (undo, selector, _) in wired.iter().filter(|(registration, ..)| registration.step.is_some())
+    {
+        let Some(function_id) = selector.exact_id() else { continue };
+        let covers = |(registration, selector, _): &&(&'static Registration, Selector, String)| {
+            let of_other_error = match (registration.error, undo.error) {
+                (Some(error), Some(undone)) => error != undone,
+                _ => false,
+            };
+            registration.step.is_none()
+                && selector.names_functions()
+                && selector.covers(function_id)
+                && !of_other_error
+        };
+        if let Some((handler, ..)) = wired.iter().find(covers)
+            && warned.insert(function_id)
+        {
+            tracing::warn!(
+                function_id,
+                handler = handler.rust_name,
+                undo = undo.rust_name,
+                "the function's failures have a handler, and its steps have undos: both run, in no order",
+            );
+        }
     }
 }
 
@@ -597,4 +748,63 @@ macro_rules! handlers {
     ($($handler:path),* $(,)?) => {
         [$(<$handler as $crate::__private::Handler>::registration()),*]
     };
+}
+
+#[cfg(all(test, not(feature = "api")))]
+mod tests {
+    use crate::{
+        BoxFuture, Dispatcher, DispatcherBuilder, RunTrace, StepOutput, TraceError, TraceSource,
+        on_failure,
+    };
+
+    #[on_failure(function = "checkout", step = "charge-card")]
+    async fn undo() {}
+
+    #[on_failure(function = "checkout", step = "reserve-stock")]
+    fn undo_with_output(reserved: StepOutput<String>) {
+        drop(reserved);
+    }
+
+    #[on_failure(function = "pick")]
+    async fn with_trace(trace: RunTrace) {
+        drop(trace);
+    }
+
+    #[on_failure(function = "pack")]
+    async fn without() {}
+
+    fn builder() -> DispatcherBuilder {
+        let handlers = handlers![undo, undo_with_output, with_trace, without];
+        Dispatcher::builder().app("shop").without_inventory().register(handlers)
+    }
+
+    #[test]
+    fn without_the_api_a_trace_needs_a_source() {
+        let error = builder().build().unwrap_err();
+        let names: Vec<_> = error.problems().iter().filter_map(|problem| problem.handler).collect();
+        let own = |name: &str| format!("{}::{name}", module_path!());
+        assert_eq!(names, ["undo", "undo_with_output", "with_trace"].map(own));
+        for problem in error.problems() {
+            assert_eq!(
+                format!("{}; {}", problem.fault, problem.remedy),
+                "it needs the trace of the failed run, and there is nothing to have it from; give the dispatcher's \
+                 builder a `.trace_source(..)`, or turn on the feature `api` of `inngest-failure`, with which it \
+                 comes from Inngest's API"
+            );
+        }
+    }
+
+    #[test]
+    fn a_trace_source_is_enough() {
+        struct Nothing;
+
+        impl TraceSource for Nothing {
+            fn trace<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<RunTrace, TraceError>> {
+                Box::pin(async { Err(TraceError::other("nothing")) })
+            }
+        }
+
+        let dispatcher = builder().trace_source(Nothing).build().unwrap();
+        assert_eq!(dispatcher.handlers().len(), 4);
+    }
 }

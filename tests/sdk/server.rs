@@ -1,5 +1,7 @@
 //! A server of the SDK on axum 0.6, and one that plays Inngest for it.
 
+#![allow(dead_code, reason = "not all tests that share this use all of it")]
+
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},

@@ -6,6 +6,8 @@
 //! INNGEST_DEV=1 cargo run -p examples --bin serve
 //! npx inngest-cli@latest dev -u http://localhost:3000/api/failures
 //! ```
+//!
+//! The rollback of a failed checkout asks that server what the run had done.
 
 use std::{error::Error, io, net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
@@ -61,7 +63,7 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_writer(io::stderr).init();
     let store = Store::open(cli.database.as_deref())?;
-    let endpoint = Endpoint::builder(shop::dispatcher(&store)?, "shop-failures").build()?;
+    let endpoint = Endpoint::builder(shop::dispatcher(&store).build()?, "shop-failures").build()?;
     let app = Router::new().route_service(PATH, endpoint);
 
     // In dev mode whoever reaches the endpoint is believed: so nobody but this machine does.

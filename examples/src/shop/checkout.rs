@@ -1,40 +1,55 @@
-//! Checkouts: one that fails is undone, step by step.
+//! Checkouts: what one had done before it failed is undone, step by step, the last one first.
+//!
+//! The function `checkout`, in whatever language it is written, reserves the stock, charges the card and ships. Each
+//! handler here undoes one of these steps, if the failed run had completed it.
 
-use inngest_failure::{Failure, HandlerError, State, Step, on_failure};
+use inngest_failure::{Failure, HandlerError, State, StepOutput, on_failure};
+use serde::Deserialize;
 
 use super::{
-    messages::{Outbox, To},
     payments::{self, Provider},
     stock,
-    store::{Order, Store},
+    store::Store,
 };
 
-/// Give the money back, then put the goods back, then tell the customer.
-///
-/// Each part is a step: one that has completed is not done again because a later one fails.
-#[on_failure(function = "checkout", retries = 4, timeout = "10s")]
-async fn undo_checkout(
-    failure: Failure<Order>,
+/// What the step `charge-card` returns.
+#[derive(Deserialize)]
+struct Charge {
+    charge_id: String,
+}
+
+/// Give the money back, if the card had been charged.
+#[on_failure(function = "checkout", step = "charge-card", retries = 4, timeout = "10s")]
+async fn refund_card(
+    charge: StepOutput<Charge>,
+    failure: Failure,
     State(store): State<Store>,
     State(provider): State<Provider>,
-    State(outbox): State<Outbox>,
-    step: Step,
 ) -> Result<String, HandlerError> {
-    let order_id = &failure.event.data.order_id;
-
-    // The same however often the step runs, and when the same event comes a second time: the provider pays once.
-    let key = failure.idempotency_key("refund");
+    // The same at every attempt, and when the same event comes a second time: the provider pays once.
+    let key = charge.idempotency_key();
     let why = failure.error.to_string();
-    let refund =
-        step.run("refund", || payments::refund(&store, &provider, order_id, key, why)).await?;
+    payments::refund(&store, &provider, charge.into_inner().charge_id, key, why).await
+}
 
-    let key = failure.idempotency_key("restock");
-    let units = step.run("restock", || stock::restock(&store, order_id, key)).await?;
+/// What the step `reserve-stock` returns.
+#[derive(Deserialize)]
+struct Reserved {
+    reservation: String,
+}
 
-    let key = failure.idempotency_key("apologise");
-    let text = format!("we are sorry: order {order_id} did not go through; {refund}");
-    let customer = To::CustomerOf(order_id.clone());
-    let mail = step.run("apologise", || outbox.send(key, customer, text)).await?;
-
-    Ok(format!("{refund}, restocked {units}, mail {mail}"))
+/// Put the goods back on the shelf, if they had been reserved.
+///
+/// A plain `fn`, since SQLite blocks.
+#[on_failure(function = "checkout", step = "reserve-stock")]
+fn release_stock(
+    reserved: StepOutput<Reserved>,
+    State(store): State<Store>,
+) -> Result<String, HandlerError> {
+    let key = reserved.idempotency_key();
+    let units = stock::release(&mut store.lock(), &reserved.reservation, &key)?;
+    Ok(match units {
+        0 => "already restocked".to_owned(),
+        units => format!("restocked {units}"),
+    })
 }

@@ -4,11 +4,11 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
-use inngest_failure::{Failure, FailureEvent, HandlerError, State, on_failure};
+use inngest_failure::{Failure, FailureEvent, HandlerError, State, Step, on_failure};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +26,13 @@ async fn announce_delay(
 }
 
 /// Send again what a function could not send; a batched one had been started by several events.
-#[on_failure(function = "send-*")]
+///
+/// Each mail is a step: one that has gone out is not sent again because a later one can't be.
+#[on_failure(function = "send-*", retries = 4, timeout = "30s")]
 async fn resend(
     failure: Failure<Order>,
     State(outbox): State<Outbox>,
+    step: Step,
 ) -> Result<String, HandlerError> {
     let mut sent = 0;
     let all = failure.events.len();
@@ -38,7 +41,8 @@ async fn resend(
         let order_id = event.data.order_id;
         let key = failure.idempotency_key(&format!("resend:{order_id}"));
         let text = format!("about your order {order_id}: {}", event.name);
-        let delivery = outbox.send(key, To::CustomerOf(order_id), text).await?;
+        let customer = To::CustomerOf(order_id);
+        let delivery = step.run("resend", || outbox.send(key, customer, text)).await?;
         sent += usize::from(delivery == Delivery::Sent);
     }
     Ok(format!("sent {sent} of {all}"))
@@ -72,11 +76,11 @@ impl fmt::Display for Delivery {
 }
 
 /// Stands for the async client of a mail service; it keeps the messages in the books, and hangs up when it is called for
-/// the first time.
+/// the second time.
 #[derive(Clone)]
 pub(crate) struct Outbox {
     store: Store,
-    was_called: Arc<AtomicBool>,
+    calls: Arc<AtomicU32>,
 }
 
 /// Whom to write to.
@@ -87,7 +91,7 @@ pub(super) enum To {
 
 impl Outbox {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, was_called: Arc::default() }
+        Self { store, calls: Arc::default() }
     }
 
     /// Sends one message per key.
@@ -97,7 +101,7 @@ impl Outbox {
         to: To,
         text: String,
     ) -> Result<Delivery, HandlerError> {
-        if !self.was_called.swap(true, Ordering::Relaxed) {
+        if self.calls.fetch_add(1, Ordering::Relaxed) == 1 {
             return Err("the mail service has hung up".into());
         }
         let send = move |db: &mut Connection| {
@@ -107,9 +111,13 @@ impl Outbox {
             };
             let sent = db.execute(
                 "INSERT INTO outbox VALUES (?1, ?2, ?3) ON CONFLICT (key) DO NOTHING",
-                [key, recipient, text],
+                [&key, &recipient, &text],
             )?;
-            Ok(if sent == 1 { Delivery::Sent } else { Delivery::AlreadySent })
+            if sent == 0 {
+                return Ok(Delivery::AlreadySent);
+            }
+            tracing::info!(key, "the mail service sends it");
+            Ok(Delivery::Sent)
         };
         self.store.work(send).await
     }

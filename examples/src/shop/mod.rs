@@ -15,7 +15,7 @@ mod store;
 
 use std::time::Duration;
 
-use inngest_failure::{Backoff, BuildError, Dispatcher};
+use inngest_failure::{Backoff, Dispatcher, DispatcherBuilder};
 
 pub use self::{
     counts::COUNT,
@@ -25,10 +25,8 @@ use self::{messages::Outbox, payments::Provider};
 
 /// The one place that knows what the shop is made of.
 ///
-/// # Errors
-///
-/// Whatever is wrong with the handlers' wiring.
-pub fn dispatcher(store: &Store) -> Result<Dispatcher, BuildError> {
+/// What failed runs had done comes from Inngest's API, unless the program gives it a `trace_source`.
+pub fn dispatcher(store: &Store) -> DispatcherBuilder {
     Dispatcher::builder()
         .app("shop")
         .state(store.clone())
@@ -44,5 +42,4 @@ pub fn dispatcher(store: &Store) -> Result<Dispatcher, BuildError> {
             "depot-pick-parcel",
         ])
         .backoff(Backoff::new().first(Duration::from_millis(100)))
-        .build()
 }

@@ -10,41 +10,38 @@ use std::{
     time::Duration,
 };
 
-use inngest_failure::HandlerError;
-use rusqlite::{Connection, params};
+use inngest_failure::{HandlerError, ResultExt};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::store::{self, Cents, Store};
 
-/// Gives back what the order was charged, once per key.
+/// Gives back what was charged, once per key.
 pub(super) async fn refund(
     store: &Store,
     provider: &Provider,
-    order_id: &str,
+    charge_id: String,
     key: String,
     why: String,
 ) -> Result<String, HandlerError> {
-    let (provider, order_id) = (provider.clone(), order_id.to_owned());
-    store.work(move |db| pay_back(db, &provider, &order_id, &key, &why)).await
+    let provider = provider.clone();
+    store.work(move |db| pay_back(db, &provider, &charge_id, &key, &why)).await
 }
 
 fn pay_back(
     db: &mut Connection,
     provider: &Provider,
-    order_id: &str,
+    charge_id: &str,
     key: &str,
     why: &str,
 ) -> Result<String, HandlerError> {
     let tx = store::write(db)?;
-    let customer = store::customer_of(&tx, order_id)?;
     // How much is a matter of the books, not of the event.
-    let charged: i64 = tx.query_row(
-        "SELECT coalesce(sum(cents), 0) FROM payments WHERE order_id = ?1 AND key <> ?2",
-        [order_id, key],
-        |row| row.get(0),
-    )?;
-    if charged == 0 {
-        return Ok("nothing was charged".to_owned());
-    }
+    let charge = "SELECT order_id, cents FROM payments WHERE key = ?1";
+    let (order_id, charged) = tx
+        .query_row(charge, [charge_id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))
+        .optional()?
+        .ok_or_else(|| format!("there is no charge `{charge_id}` in the books; enter it first"))
+        .non_retriable()?;
     let entered = tx.execute(
         "INSERT INTO payments VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO NOTHING",
         params![key, order_id, -charged, format!("refund: {why}")],
@@ -56,8 +53,9 @@ fn pay_back(
     // again, and knows by the key that it has paid. Nobody else can write meanwhile: SQLite has one
     // writer at a time.
     provider
-        .refund(key, &customer, Cents(charged))
+        .refund(key, charge_id, Cents(charged))
         .map_err(|busy| HandlerError::retry_after(busy, busy.wait))?;
+    store::note_undone(&tx, key)?;
     tx.commit()?;
     Ok(format!("refunded {}", Cents(charged)))
 }
@@ -70,7 +68,7 @@ pub(crate) struct Provider {
 
 impl Provider {
     /// Pays once per key.
-    fn refund(&self, key: &str, _customer: &str, amount: Cents) -> Result<(), Busy> {
+    fn refund(&self, key: &str, _charge_id: &str, amount: Cents) -> Result<(), Busy> {
         if !self.was_called.swap(true, Ordering::Relaxed) {
             return Err(Busy { wait: Duration::from_millis(50) });
         }

@@ -12,7 +12,9 @@ use super::store::{self, Order, Store};
 #[on_failure(app = "depot", function = "pick-*", cancelled)]
 fn unpick(failure: Failure<Order>, State(store): State<Store>) -> Result<Restocked, HandlerError> {
     let key = failure.idempotency_key("restock");
-    let units = release(&mut store.lock(), &failure.event.data.order_id, &key)?;
+    let mut db = store.lock();
+    let reservation = store::reservation_of(&db, &failure.event.data.order_id)?;
+    let units = release(&mut db, &reservation, &key)?;
     Ok(Restocked { units })
 }
 
@@ -22,34 +24,29 @@ struct Restocked {
     units: u32,
 }
 
-/// Puts back what an order had reserved: how many units that were.
-pub(super) async fn restock(
-    store: &Store,
-    order_id: &str,
-    key: String,
+/// Puts back what was reserved, unless that was done before: how many units that were.
+pub(super) fn release(
+    db: &mut Connection,
+    reservation: &str,
+    key: &str,
 ) -> Result<u32, HandlerError> {
-    let order_id = order_id.to_owned();
-    store.work(move |db| release(db, &order_id, &key)).await
-}
-
-fn release(db: &mut Connection, order_id: &str, key: &str) -> Result<u32, HandlerError> {
     let tx = store::write(db)?;
-    store::customer_of(&tx, order_id)?;
     let units = tx.query_row(
-        "SELECT coalesce(sum(units), 0) FROM reservations WHERE order_id = ?1 AND released_by IS NULL",
-        [order_id],
+        "SELECT coalesce(sum(units), 0) FROM reservations WHERE id = ?1 AND released_by IS NULL",
+        [reservation],
         |row| row.get(0),
     )?;
     tx.execute(
         "UPDATE stock SET units = stock.units + r.units FROM reservations r
-         WHERE r.sku = stock.sku AND r.order_id = ?1 AND r.released_by IS NULL",
-        [order_id],
+         WHERE r.sku = stock.sku AND r.id = ?1 AND r.released_by IS NULL",
+        [reservation],
     )?;
     // Marked, not deleted: so the second time there is nothing to put back.
     tx.execute(
-        "UPDATE reservations SET released_by = ?2 WHERE order_id = ?1 AND released_by IS NULL",
-        [order_id, key],
+        "UPDATE reservations SET released_by = ?2 WHERE id = ?1 AND released_by IS NULL",
+        [reservation, key],
     )?;
+    store::note_undone(&tx, key)?;
     tx.commit()?;
     Ok(units)
 }

@@ -85,6 +85,20 @@ impl Store {
         tokio::task::spawn_blocking(move || work(&mut store.lock())).await?
     }
 
+    /// The steps of this run that were undone, in order.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite failed with.
+    pub fn undone(&self, run_id: &str) -> rusqlite::Result<Vec<String>> {
+        let db = self.lock();
+        // The key of an undo is the run's id and the step's: `01M82KHGGM4VS44SRQQMJGT0D1:undo/charge-card`.
+        let begins_with = format!("{run_id}:undo/");
+        db.prepare("SELECT substr(key, length(?1) + 1) FROM undone WHERE instr(key, ?1) = 1 ORDER BY place")?
+            .query_map([begins_with], |row| row.get(0))?
+            .collect()
+    }
+
     /// What stands in the books.
     ///
     /// # Errors
@@ -134,6 +148,27 @@ pub(crate) fn customer_of(db: &Connection, order_id: &str) -> Result<String, Han
         .ok_or_else(|| format!("there is no order `{order_id}` in the books; enter it first"))
         .non_retriable()?;
     Ok(email)
+}
+
+/// The reservation of the order.
+///
+/// That there is none is an error that no retry will mend.
+pub(crate) fn reservation_of(db: &Connection, order_id: &str) -> Result<String, HandlerError> {
+    let reservation = "SELECT id FROM reservations WHERE order_id = ?1";
+    let id = db
+        .query_row(reservation, [order_id], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| {
+            format!("there is no reservation for order `{order_id}` in the books; enter it first")
+        })
+        .non_retriable()?;
+    Ok(id)
+}
+
+/// Notes that something was undone, in the transaction that undoes it.
+pub(crate) fn note_undone(tx: &Transaction<'_>, key: &str) -> rusqlite::Result<()> {
+    tx.execute("INSERT INTO undone (key) VALUES (?1) ON CONFLICT (key) DO NOTHING", [key])?;
+    Ok(())
 }
 
 /// An amount of money.

@@ -4,6 +4,7 @@ mod client;
 mod config;
 pub(crate) mod keys;
 pub(crate) mod signature;
+mod trace;
 
 use std::{fmt, sync::Arc};
 

@@ -1,16 +1,22 @@
 //! Setting a dispatcher up, and checking that every handler can do its work.
 
-use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    any::type_name,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
-use super::{Backoff, Dispatcher, Inner, hint::Hints, run};
+use super::{Backoff, Dispatcher, Inner, Rollback, hint::Hints, run};
 #[cfg(feature = "api")]
 use crate::api::Api;
 use crate::{
     error::{BuildError, Problem},
     extract::States,
     panic,
-    registry::{Entry, Registration, Wiring, wire},
+    registry::{Entry, HandlerInfo, Registration, Wired, Wiring, rollback, wire},
     selector::{Index, Selector},
+    trace::{TraceSource, Traces},
 };
 
 /// Sets a [`Dispatcher`] up.
@@ -35,6 +41,8 @@ pub struct DispatcherBuilder {
     known_functions: Option<BTreeSet<String>>,
     states: States,
     backoff: Backoff,
+    rollback: Rollback,
+    trace_source: Option<Arc<dyn TraceSource>>,
     #[cfg(feature = "api")]
     api: Option<Api>,
     problems: Vec<Problem>,
@@ -49,6 +57,8 @@ impl DispatcherBuilder {
             known_functions: None,
             states: States::default(),
             backoff: Backoff::new(),
+            rollback: Rollback::default(),
+            trace_source: None,
             #[cfg(feature = "api")]
             api: None,
             problems: Vec::new(),
@@ -116,6 +126,23 @@ impl DispatcherBuilder {
         self
     }
 
+    /// Where the traces of failed runs come from, for handlers that undo steps or take
+    /// [`RunTrace`](crate::RunTrace).
+    ///
+    /// By default, with the feature `api`, Inngest's API: that of the endpoint that the handler runs at, then that of
+    /// `.api(..)`, then that of the environment.
+    pub fn trace_source(mut self, source: impl TraceSource + 'static) -> Self {
+        self.trace_source = Some(Arc::new(source));
+        self
+    }
+
+    /// What becomes of the other steps of a failed run when one could not be undone; by default they are undone all
+    /// the same.
+    pub fn rollback(mut self, rollback: Rollback) -> Self {
+        self.rollback = rollback;
+        self
+    }
+
     /// Checks all handlers and makes the dispatcher.
     ///
     /// The first dispatcher of a program puts a panic hook in front of the one that is there, which
@@ -125,8 +152,9 @@ impl DispatcherBuilder {
     ///
     /// [`BuildError`] with every problem at once: two handlers with one id, missing state, state
     /// given twice, a handler for none of the known functions, a `function` that begins with its own
-    /// app's id, a blank `app`, a plain `fn` that takes [`Step`](crate::Step), a `rate_limit` beside one, no handlers
-    /// at all.
+    /// app's id, a blank `app`, a plain `fn` that takes [`Step`](crate::Step), a `rate_limit` beside one, two undos of
+    /// one step, a [`StepOutput`](crate::StepOutput) in a handler that undoes none, a trace that is needed and can't be had,
+    /// no handlers at all.
     ///
     /// # Panics
     ///
@@ -149,6 +177,7 @@ impl DispatcherBuilder {
             app: self.app.as_deref().filter(|app| !app.trim().is_empty()),
             known_functions: self.known_functions.as_ref(),
             states: &self.states,
+            has_traces: cfg!(feature = "api") || self.trace_source.is_some(),
         };
         let wired = wire(registrations, &wiring, &mut self.problems);
         if !self.problems.is_empty() {
@@ -157,8 +186,20 @@ impl DispatcherBuilder {
 
         panic::install_hook();
         let selectors: Vec<Selector> = wired.iter().map(|wired| wired.selector.clone()).collect();
-        let states = Arc::new(self.states);
-        let handlers = wired.iter().map(|wired| run::Handler::new(wired, &states)).collect();
+        #[cfg(feature = "testing")]
+        let has_trace_source = self.trace_source.is_some();
+        let shared = run::Shared {
+            states: Arc::new(self.states),
+            traces: Arc::new(Traces::new(
+                self.trace_source,
+                #[cfg(feature = "api")]
+                self.api.clone(),
+            )),
+            rollback: self.rollback,
+        };
+        let Units { units, handlers, functions } = Units::of(&wired, &shared);
+        #[cfg(not(any(feature = "serve", feature = "sdk")))]
+        drop(functions);
         #[cfg(any(feature = "serve", feature = "sdk"))]
         let apps = super::Apps {
             #[cfg(feature = "serve")]
@@ -171,8 +212,13 @@ impl DispatcherBuilder {
                 #[cfg(any(feature = "serve", feature = "sdk"))]
                 apps,
                 index: Index::new(selectors),
-                handlers,
                 infos,
+                units,
+                handlers,
+                #[cfg(any(feature = "serve", feature = "sdk"))]
+                functions,
+                #[cfg(feature = "testing")]
+                has_trace_source,
                 hints: Hints::default(),
                 tools: run::Tools {
                     backoff: self.backoff,
@@ -186,6 +232,47 @@ impl DispatcherBuilder {
     fn problem(&mut self, fault: String, remedy: &str) {
         let remedy = remedy.to_owned();
         self.problems.push(Problem { location: None, handler: None, fault, remedy });
+    }
+}
+
+/// What runs as one: a handler, or all that undo steps of one function.
+struct Units {
+    /// For each handler, what it runs as.
+    units: Vec<usize>,
+    handlers: Vec<run::Handler>,
+    functions: Vec<HandlerInfo>,
+}
+
+impl Units {
+    /// The handlers are sorted by id, so that the undos of a function stand together.
+    fn of(wired: &[Wired], shared: &run::Shared) -> Self {
+        let (mut units, mut handlers, mut functions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut by_function: BTreeMap<&str, Vec<&Wired>> = BTreeMap::new();
+        for wired in wired.iter().filter(|wired| wired.info.step.is_some()) {
+            by_function
+                .entry(wired.selector.exact_id().unwrap_or_default())
+                .or_default()
+                .push(wired);
+        }
+        let mut rollbacks: BTreeMap<&str, usize> = BTreeMap::new();
+        for wired in wired {
+            let unit = handlers.len();
+            let (Some(_), Some(function_id)) = (wired.info.step, wired.selector.exact_id()) else {
+                handlers.push(run::Handler::new(wired, shared));
+                functions.push(wired.info.clone());
+                units.push(unit);
+                continue;
+            };
+            let unit = *rollbacks.entry(function_id).or_insert_with(|| {
+                let undos = &by_function[function_id];
+                let info = rollback(function_id, undos);
+                handlers.push(run::Handler::rollback(&info, undos, shared));
+                functions.push(info);
+                unit
+            });
+            units.push(unit);
+        }
+        Self { units, handlers, functions }
     }
 }
 

@@ -5,10 +5,11 @@ mod builder;
 mod hint;
 mod limits;
 mod report;
+mod rollback;
 mod run;
 mod service;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 
@@ -19,9 +20,10 @@ pub use self::{
     backoff::Backoff,
     builder::DispatcherBuilder,
     report::{Dispatch, HandlerRun, RunError},
+    rollback::Rollback,
     service::DispatchFuture,
 };
-#[cfg(feature = "sdk")]
+#[cfg(any(feature = "serve", feature = "sdk"))]
 use crate::selector::Selector;
 #[cfg(any(feature = "serve", feature = "sdk"))]
 use crate::{api::Api, step::Pass};
@@ -85,10 +87,17 @@ pub struct Dispatcher {
 struct Inner {
     index: Index,
     /// In the index's order.
-    handlers: Vec<run::Handler>,
     infos: Vec<HandlerInfo>,
+    /// What each of them runs as: itself, or with all others that undo steps of its function.
+    units: Vec<usize>,
+    handlers: Vec<run::Handler>,
+    /// What the handlers are as functions of Inngest, in their order.
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    functions: Vec<HandlerInfo>,
     hints: Hints,
     tools: run::Tools,
+    #[cfg(feature = "testing")]
+    has_trace_source: bool,
     /// What the serving of these handlers has to know of the failed functions' apps.
     #[cfg(any(feature = "serve", feature = "sdk"))]
     apps: Apps,
@@ -154,13 +163,20 @@ impl Dispatcher {
         }
         let function_id = event.function_id().to_owned();
         let run_id = event.run_id().to_owned();
-        let run = |i: usize, event| inner.handlers[i].run(event, &inner.tools, &span);
+        let run = |unit: usize, event| inner.handlers[unit].run(event, &inner.tools, &span);
         let runs = match selection.handlers.as_slice() {
-            &[only] => vec![run(only, event).await],
+            &[only] if !inner.handlers[inner.units[only]].is_rollback() => {
+                vec![run(inner.units[only], event).await]
+            }
             several => {
-                let runs: FuturesOrdered<_> =
-                    several.iter().map(|&i| run(i, event.clone())).collect();
-                runs.collect().await
+                let units: BTreeSet<usize> = several.iter().map(|&i| inner.units[i]).collect();
+                let run =
+                    |unit: usize| inner.handlers[unit].run_all(event.clone(), &inner.tools, &span);
+                let runs: FuturesOrdered<_> = units.into_iter().map(run).collect();
+                let mut runs: Vec<HandlerRun> =
+                    runs.collect::<Vec<_>>().await.into_iter().flatten().collect();
+                runs.sort_by(|a, b| a.handler_id.cmp(&b.handler_id));
+                runs
             }
         };
         Dispatch { function_id, run_id, runs, unhandled: selection.unhandled }
@@ -187,7 +203,13 @@ impl Dispatcher {
         Ok(self.dispatch(event).await)
     }
 
-    /// Makes one attempt of one handler, and nothing else: see [`run::Handler::call`].
+    /// The handlers as functions of Inngest: those that undo steps of one function are one.
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    pub(crate) fn functions(&self) -> &[HandlerInfo] {
+        &self.inner.functions
+    }
+
+    /// Makes one attempt of one function, and nothing else: see [`run::Handler::call`].
     #[cfg(feature = "serve")]
     pub(crate) async fn call(
         &self,
@@ -196,8 +218,10 @@ impl Dispatcher {
         attempt: u32,
         max_attempts: Option<u32>,
         pass: Option<Arc<Pass>>,
+        api: &Api,
     ) -> Called {
-        self.inner.handlers[handler].call(event, attempt, max_attempts, pass, None).await
+        let handler = &self.inner.handlers[handler];
+        handler.call(event, attempt, max_attempts, pass, Some(api), None).await
     }
 
     /// The same within the handler's own limits, which no server keeps; `None` if its rate limit lets no run start.
@@ -216,14 +240,22 @@ impl Dispatcher {
             return None;
         }
         let permit = limits.permit().await;
-        Some(handler.call(event, attempt, None, pass, permit).await)
+        Some(handler.call(event, attempt, None, pass, None, permit).await)
     }
 
     /// The handler's selector, and the failed function's app, if that is known.
-    #[cfg(feature = "sdk")]
-    pub(crate) fn target(&self, handler: usize) -> (&Selector, Option<&str>) {
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    pub(crate) fn target(&self, function: usize) -> (&Selector, Option<&str>) {
+        let of_function = |unit: &usize| *unit == function;
+        let handler = self.inner.units.iter().position(of_function).unwrap_or_default();
         let app = self.inner.apps.of_handlers[handler].as_deref();
         (&self.inner.index.selectors()[handler], app)
+    }
+
+    /// Whether the function undoes steps.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_rollback(&self, function: usize) -> bool {
+        self.inner.handlers[function].is_rollback()
     }
 
     /// Whether the handler takes steps.
@@ -236,6 +268,12 @@ impl Dispatcher {
     #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn api(&self) -> Option<&Api> {
         self.inner.tools.api.as_ref()
+    }
+
+    /// Whether the dispatcher was given a trace source.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_trace_source(&self) -> bool {
+        self.inner.has_trace_source
     }
 
     /// Whether some handler is for failures of this app, as far as is known: why, if so.
@@ -262,7 +300,15 @@ impl Dispatcher {
     /// Whether the handler's selector takes the failure.
     #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn takes(&self, handler: usize, event: &FailureEvent) -> bool {
-        self.inner.index.select(Subject::from(event)).handlers.contains(&handler)
+        let subject = Subject::from(event);
+        if self.inner.handlers[handler].is_rollback() {
+            // Its trigger says nothing of errors: each undo looks at them by itself.
+            let (selector, _) = self.target(handler);
+            let any = Selector { error: None, cancelled: true, ..selector.clone() };
+            return any.matches(subject);
+        }
+        let selection = self.inner.index.select(subject);
+        selection.handlers.iter().any(|&i| self.inner.units[i] == handler)
     }
 
     fn warn_of_unhandled(&self, event: &FailureEvent) {

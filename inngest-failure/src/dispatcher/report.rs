@@ -46,7 +46,7 @@ pub struct HandlerRun {
     /// What it returned, null for nothing; or how its last attempt ended.
     pub result: Result<Value, RunError>,
     /// How many attempts were made, also such in which an argument could not be taken; none if the handler was
-    /// rate-limited. With steps it may be more than the handler's `retries` and one, for each step has these to itself.
+    /// rate-limited, or if it undoes a step that the failed run had not completed. With steps it may be more than the handler's `retries` and one, for each step has these to itself.
     pub attempts: u32,
     /// How long it took, waits between attempts and for its `throttle` and `concurrency` included.
     pub elapsed: Duration,
@@ -91,10 +91,6 @@ impl std::error::Error for RunError {}
 
 impl RunError {
     /// The error as Inngest has it. It may be the user's own, so that to look at it may panic.
-    #[cfg_attr(
-        not(any(feature = "serve", feature = "sdk")),
-        expect(dead_code, reason = "only an endpoint and an SDK answer")
-    )]
     pub(crate) fn describe(&self) -> FailureError {
         let look = || match self {
             Self::Failed(error) => error.describe(),

@@ -9,7 +9,11 @@ use serde_json::Value;
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant as Deadline};
 use tracing::{Instrument, Span, field::Empty};
 
-use super::{Backoff, HandlerRun, RunError, limits::Limits};
+use super::{
+    Backoff, HandlerRun, Rollback, RunError,
+    limits::Limits,
+    rollback::{Tally, Undo, Undos},
+};
 #[cfg(feature = "api")]
 use crate::api::Api;
 use crate::{
@@ -18,36 +22,107 @@ use crate::{
     event::FailureEvent,
     extract::{Context, HandlerContext, States},
     panic::{self, Caught, Panic, catch},
-    registry::{BlockingCall, Call, CallError, Wired},
+    registry::{BlockingCall, Call, CallError, HandlerInfo, Wired},
     step::{Driven, Ended, Failing, Pass, drive},
+    trace::Traces,
 };
 
 /// A handler that is ready to run.
 #[derive(Debug)]
 pub(super) struct Handler {
     context: Arc<HandlerContext>,
-    call: Call,
+    runs: Runs,
     takes_steps: bool,
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    takes_trace: bool,
     retries: u32,
     timeout: Option<Duration>,
     limits: Limits,
 }
 
+/// What a handler runs.
+#[derive(Debug)]
+enum Runs {
+    Function(Call),
+    /// The undos of a function's steps, as one.
+    Rollback(Undos),
+}
+
+/// What all handlers of a dispatcher share.
+pub(super) struct Shared {
+    pub(super) states: Arc<States>,
+    pub(super) traces: Arc<Traces>,
+    pub(super) rollback: Rollback,
+}
+
+impl Shared {
+    fn context(&self, info: &HandlerInfo) -> Arc<HandlerContext> {
+        Arc::new(HandlerContext {
+            id: info.id.clone(),
+            max_attempts: info.retries + 1,
+            states: Arc::clone(&self.states),
+            traces: Arc::clone(&self.traces),
+        })
+    }
+}
+
 impl Handler {
-    pub(super) fn new(wired: &Wired, states: &Arc<States>) -> Self {
-        let context = HandlerContext {
-            id: wired.info.id.clone(),
-            max_attempts: wired.info.retries + 1,
-            states: Arc::clone(states),
-        };
+    pub(super) fn new(wired: &Wired, shared: &Shared) -> Self {
         Self {
-            context: Arc::new(context),
-            call: wired.registration.call(),
+            context: shared.context(&wired.info),
+            runs: Runs::Function(wired.registration.call()),
             takes_steps: wired.takes_steps,
+            #[cfg(any(feature = "serve", feature = "sdk"))]
+            takes_trace: wired.takes_trace,
             retries: wired.info.retries,
             timeout: wired.info.timeout,
             limits: Limits::new(&wired.info),
         }
+    }
+
+    /// All handlers that undo steps of one function, as one.
+    pub(super) fn rollback(info: &HandlerInfo, undos: &[&Wired], shared: &Shared) -> Self {
+        let undo = |wired: &&Wired| Undo {
+            step: wired.info.step.unwrap_or_default(),
+            selector: wired.selector.clone(),
+            context: shared.context(&wired.info),
+            call: wired.registration.call(),
+            takes_steps: wired.takes_steps,
+            retries: wired.info.retries,
+            timeout: wired.info.timeout,
+        };
+        let undos = Undos::new(undos.iter().map(undo).collect(), shared.rollback);
+        Self {
+            context: shared.context(info),
+            runs: Runs::Rollback(undos),
+            takes_steps: true,
+            #[cfg(any(feature = "serve", feature = "sdk"))]
+            takes_trace: true,
+            retries: info.retries,
+            timeout: None,
+            limits: Limits::new(info),
+        }
+    }
+
+    /// Whether it undoes steps.
+    pub(super) fn is_rollback(&self) -> bool {
+        matches!(self.runs, Runs::Rollback(_))
+    }
+
+    /// Runs the handler, and reports a run for each undo if it is a rollback.
+    pub(super) async fn run_all(
+        &self,
+        event: FailureEvent,
+        tools: &Tools,
+        dispatch: &Span,
+    ) -> Vec<HandlerRun> {
+        let Runs::Rollback(undos) = &self.runs else {
+            return vec![self.run(event, tools, dispatch).await];
+        };
+        let tally = Tally::default();
+        let cx = Context::new(event.clone(), Arc::clone(&self.context));
+        let run = Box::pin(self.run_tallied(event, tools, dispatch, Some(&tally))).await;
+        undos.runs(&cx, tally, run.result, run.elapsed)
     }
 
     /// Runs the handler until it succeeds or has failed for good.
@@ -56,6 +131,16 @@ impl Handler {
         event: FailureEvent,
         tools: &Tools,
         dispatch: &Span,
+    ) -> HandlerRun {
+        self.run_tallied(event, tools, dispatch, None).await
+    }
+
+    async fn run_tallied(
+        &self,
+        event: FailureEvent,
+        tools: &Tools,
+        dispatch: &Span,
+        tally: Option<&Tally>,
     ) -> HandlerRun {
         let span = tracing::error_span!(
             parent: dispatch,
@@ -69,7 +154,7 @@ impl Handler {
         let mut cx = Context::new(event, Arc::clone(&self.context));
         let mut unfinished = Unfinished { span: &span, ended: false };
         let (result, attempts) =
-            self.attempts(&mut cx, tools, &span).instrument(span.clone()).await;
+            self.attempts(&mut cx, tools, &span, tally).instrument(span.clone()).await;
         unfinished.ended = true;
         span.record("outcome", outcome(&result));
         HandlerRun {
@@ -103,6 +188,7 @@ impl Handler {
         attempt: u32,
         max_attempts: Option<u32>,
         pass: Option<Arc<Pass>>,
+        api: Option<&Api>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Called {
         let span = Span::current();
@@ -115,7 +201,10 @@ impl Handler {
         if let Some(pass) = pass {
             cx.set_pass(pass);
         }
-        let attempted = self.attempt(&cx, permit).await;
+        if let Some(api) = api.filter(|_| self.takes_trace) {
+            cx.set_api(api.clone());
+        }
+        let attempted = self.attempt(&cx, permit, None).await;
         if let Some(running) = attempted.still_running {
             running.end().await;
         }
@@ -132,6 +221,7 @@ impl Handler {
         cx: &mut Context,
         tools: &Tools,
         span: &Span,
+        tally: Option<&Tally>,
     ) -> (Result<Value, RunError>, u32) {
         if !self.limits.admit().await {
             tracing::warn!("handler did not run: its `rate_limit` is used up");
@@ -154,7 +244,7 @@ impl Handler {
                 ));
             }
             let permit = self.limits.permit().await;
-            let Attempted { end, pass, still_running } = self.attempt(cx, permit).await;
+            let Attempted { end, pass, still_running } = self.attempt(cx, permit, tally).await;
             attempts += 1;
             let failing = match pass.map(|pass| *pass) {
                 Some(Ended::Local { memory: grown, has_remembered, failing }) => {
@@ -223,10 +313,20 @@ impl Handler {
     }
 
     /// Calls the handler once. A plain `fn` may still run when its time is over.
-    async fn attempt(&self, cx: &Context, permit: Option<OwnedSemaphorePermit>) -> Attempted {
-        match self.call {
-            Call::Async(call) => {
-                let future = Caught::new(call(cx));
+    async fn attempt(
+        &self,
+        cx: &Context,
+        permit: Option<OwnedSemaphorePermit>,
+        tally: Option<&Tally>,
+    ) -> Attempted {
+        let future = match &self.runs {
+            Runs::Function(Call::Async(call)) => Ok(call(cx)),
+            Runs::Function(Call::Blocking(call)) => Err(*call),
+            Runs::Rollback(undos) => Ok(undos.run(cx, tally)),
+        };
+        match future {
+            Ok(future) => {
+                let future = Caught::new(future);
                 // The larger future is boxed, for handlers without steps would be the slower for it.
                 let (driven, pass) = match cx.pass() {
                     Some(pass) => {
@@ -241,7 +341,7 @@ impl Handler {
                 drop(permit);
                 Attempted { end: driven.into(), pass, still_running: None }
             }
-            Call::Blocking(call) => {
+            Err(call) => {
                 let (result, still_running) = blocking(call, cx, self.deadline(), permit).await;
                 Attempted { end: End::Returned(result), pass: None, still_running }
             }
@@ -250,6 +350,28 @@ impl Handler {
 
     fn deadline(&self) -> Option<Deadline> {
         self.timeout.and_then(|timeout| Deadline::now().checked_add(timeout))
+    }
+}
+
+/// Calls a handler that takes no steps, and waits for a plain `fn` whose time is over.
+pub(super) async fn call_once(
+    call: Call,
+    cx: &Context,
+    timeout: Option<Duration>,
+) -> Result<Value, RunError> {
+    let deadline = timeout.and_then(|timeout| Deadline::now().checked_add(timeout));
+    match call {
+        Call::Async(call) => match within(deadline, || Caught::new(call(cx))).await {
+            Some(result) => flatten(result),
+            None => Err(RunError::TimedOut),
+        },
+        Call::Blocking(call) => {
+            let (result, still_running) = blocking(call, cx, deadline, None).await;
+            if let Some(running) = still_running {
+                running.end().await;
+            }
+            result
+        }
     }
 }
 
@@ -385,7 +507,7 @@ async fn within<F: Future>(
     }
 }
 
-fn flatten(result: Result<Result<Value, CallError>, Panic>) -> Result<Value, RunError> {
+pub(super) fn flatten(result: Result<Result<Value, CallError>, Panic>) -> Result<Value, RunError> {
     match result {
         Ok(result) => result.map_err(RunError::from),
         Err(panic) => Err(panic.into()),

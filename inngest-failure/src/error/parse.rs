@@ -93,6 +93,33 @@ impl ParseError {
         Self::new(path, expected, message)
     }
 
+    /// What a step of the failed run had returned is not a `T`.
+    pub(crate) fn output<T>(
+        step: &str,
+        error: &serde_path_to_error::Error<serde_json::Error>,
+    ) -> Self {
+        let path = join("", error.path());
+        let expected = type_name::<T>();
+        let place = if path.is_empty() { String::new() } else { format!("at `{path}`: ") };
+        let message = format!(
+            "what step `{step}` of the failed run had returned does not fit `{expected}`: {place}{}; let the type take what \
+             the step returns",
+            fault(error.inner()),
+        );
+        Self::new(path, expected, message)
+    }
+
+    /// The handler undoes no step.
+    pub(crate) fn no_output<T>() -> Self {
+        let message = "there is no step's output: the handler undoes no step; write `step = \"..\"` in its attribute".to_owned();
+        Self::new("", type_name::<T>(), message)
+    }
+
+    /// The answer of the API is no trace.
+    pub(crate) fn trace(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        Self::misshapen(error, "a run's trace")
+    }
+
     /// The SDK's fields of the error are not a `D`.
     pub(crate) fn details<D>(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
         let path = join("", error.path());

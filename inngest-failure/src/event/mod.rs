@@ -100,6 +100,8 @@ impl FailureKind {
 #[derive(Clone)]
 pub struct FailureEvent {
     inner: Arc<Inner>,
+    #[cfg(feature = "testing")]
+    trace: Option<Arc<crate::testing::TestTrace>>,
 }
 
 struct Inner {
@@ -148,6 +150,26 @@ impl Inner {
 }
 
 impl FailureEvent {
+    fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            inner,
+            #[cfg(feature = "testing")]
+            trace: None,
+        }
+    }
+
+    /// What a test says that the failed run had done.
+    #[cfg(feature = "testing")]
+    pub(crate) fn test_trace(&self) -> Option<&Arc<crate::testing::TestTrace>> {
+        self.trace.as_ref()
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_test_trace(mut self, trace: Arc<crate::testing::TestTrace>) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
     /// The largest event that is read, in bytes: 4 MiB, which is what Inngest allows a whole call.
     pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -258,7 +280,7 @@ impl FailureEvent {
         with_steps: bool,
     ) -> Option<(Self, C, Option<Range<usize>>)> {
         let (inner, ctx, steps) = call::read_call(body, with_steps)?;
-        Some((Self { inner }, ctx, steps))
+        Some((Self::new(inner), ctx, steps))
     }
 
     /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held against.
@@ -277,7 +299,7 @@ impl FromStr for FailureEvent {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         envelope::check_size(text.len())?;
-        Ok(Self { inner: envelope::read(text)? })
+        Ok(Self::new(envelope::read(text)?))
     }
 }
 
@@ -373,7 +395,7 @@ impl<T> Failure<T> {
     }
 }
 
-fn idempotency_key(run_id: &str, label: &str) -> String {
+pub(crate) fn idempotency_key(run_id: &str, label: &str) -> String {
     format!("{run_id}:{label}")
 }
 

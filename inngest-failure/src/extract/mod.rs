@@ -4,6 +4,7 @@ mod failure;
 mod run_context;
 mod state;
 mod step;
+mod trace;
 
 use std::{
     any::{Any, TypeId, type_name},
@@ -16,17 +17,24 @@ pub use self::{
     run_context::RunContext,
     state::{MissingState, State},
 };
-use crate::{error::HandlerError, step::Pass};
+#[cfg(feature = "api")]
+use crate::api::Api;
+use crate::{
+    error::HandlerError,
+    step::{Pass, Scope},
+    trace::{RunTrace, TraceError, Traces, Undone},
+};
 pub use crate::{
     event::{Failure, FailureEvent},
     step::Step,
+    trace::StepOutput,
 };
 
 /// An argument of a handler: a value that is taken from the failure and from what the dispatcher
 /// knows.
 ///
 /// Every argument of a function under [`#[on_failure]`](crate::on_failure) is one. Those of this
-/// crate are [`Failure`], [`FailureEvent`], [`State`], [`RunContext`], [`Step`], and
+/// crate are [`Failure`], [`FailureEvent`], [`State`], [`RunContext`], [`Step`], [`StepOutput`], [`RunTrace`], and
 /// `Result<T, T::Rejection>` of any extractor `T`, for a handler that wants to see why `T` could not
 /// be taken. Implement it for types of your own that several handlers need.
 ///
@@ -68,7 +76,7 @@ pub use crate::{
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an extractor",
     label = "a handler can't take this as an argument",
-    note = "take `Failure<T>`, `FailureEvent`, `State<S>`, `RunContext` or `Step`, or implement `FromFailure` for `{Self}`",
+    note = "take `Failure<T>`, `FailureEvent`, `State<S>`, `RunContext`, `RunTrace`, `Step` or `StepOutput<T>`, or implement `FromFailure` for `{Self}`",
     note = "an application's own values come as `State<S>`, given to the dispatcher with `.state(..)`"
 )]
 pub trait FromFailure: Sized + Send {
@@ -96,7 +104,18 @@ pub struct Context {
     handler: Arc<HandlerContext>,
     attempt: u32,
     max_attempts: u32,
-    pass: Option<Arc<Pass>>,
+    pass: Option<(Arc<Pass>, Option<Arc<Scope>>)>,
+    /// What few calls have: boxed, for every attempt would be the larger for it.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Clone, Default)]
+struct Rare {
+    /// The step that the handler is to undo.
+    undone: Option<Undone>,
+    /// The API of whoever calls the handler, if it has one.
+    #[cfg(feature = "api")]
+    api: Option<Api>,
 }
 
 /// What is the same in all of a handler's runs.
@@ -105,12 +124,27 @@ pub(crate) struct HandlerContext {
     pub(crate) id: String,
     pub(crate) max_attempts: u32,
     pub(crate) states: Arc<States>,
+    pub(crate) traces: Arc<Traces>,
 }
 
 impl Context {
     pub(crate) fn new(event: FailureEvent, handler: Arc<HandlerContext>) -> Self {
         let max_attempts = handler.max_attempts;
-        Self { event, handler, attempt: 0, max_attempts, pass: None }
+        Self { event, handler, attempt: 0, max_attempts, pass: None, rare: None }
+    }
+
+    /// The same failure for a handler that undoes one of its steps.
+    pub(crate) fn for_undo(
+        &self,
+        handler: Arc<HandlerContext>,
+        attempt: u32,
+        undone: Undone,
+    ) -> Self {
+        let mut cx = Self::new(self.event.clone(), handler);
+        cx.attempt = attempt;
+        cx.rare.clone_from(&self.rare);
+        cx.rare.get_or_insert_default().undone = Some(undone);
+        cx
     }
 
     pub(crate) fn set_attempt(&mut self, attempt: u32) {
@@ -118,11 +152,40 @@ impl Context {
     }
 
     pub(crate) fn set_pass(&mut self, pass: Arc<Pass>) {
-        self.pass = Some(pass);
+        self.pass = Some((pass, None));
+    }
+
+    /// Steps in the name of one part of the handler.
+    pub(crate) fn set_scoped_pass(&mut self, pass: Arc<Pass>, scope: Arc<Scope>) {
+        self.pass = Some((pass, Some(scope)));
     }
 
     pub(crate) fn pass(&self) -> Option<&Arc<Pass>> {
-        self.pass.as_ref()
+        self.pass.as_ref().map(|(pass, _)| pass)
+    }
+
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    pub(crate) fn set_api(&mut self, api: Api) {
+        self.rare.get_or_insert_default().api = Some(api);
+    }
+
+    /// The trace of the run that failed.
+    pub(crate) async fn trace(&self) -> Result<RunTrace, TraceError> {
+        #[cfg(feature = "api")]
+        {
+            let api = self.rare.as_ref().and_then(|rare| rare.api.as_ref());
+            self.handler.traces.of(&self.event, api).await
+        }
+        #[cfg(not(feature = "api"))]
+        self.handler.traces.of(&self.event).await
+    }
+
+    pub(crate) fn undone(&self) -> Option<&Undone> {
+        self.rare.as_ref()?.undone.as_ref()
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     #[cfg(any(feature = "serve", feature = "sdk"))]
@@ -142,7 +205,7 @@ impl Context {
 
     /// The steps of this attempt, if the handler has said that it takes some.
     fn step(&self) -> Option<Step> {
-        self.pass.clone().map(Step::new)
+        self.pass.clone().map(|(pass, scope)| Step::new(pass, scope))
     }
 
     /// Which handler this is, and which attempt.
@@ -186,6 +249,8 @@ impl fmt::Debug for Context {
 pub struct Needs {
     states: Vec<(TypeId, &'static str)>,
     steps: bool,
+    step_output: bool,
+    trace: bool,
 }
 
 impl Needs {
@@ -200,6 +265,24 @@ impl Needs {
     /// [`Step`]s.
     pub fn steps(&mut self) {
         self.steps = true;
+    }
+
+    /// What the step that is undone had returned: [`StepOutput`].
+    pub fn step_output(&mut self) {
+        self.step_output = true;
+    }
+
+    /// What the failed run had done: [`RunTrace`].
+    pub fn trace(&mut self) {
+        self.trace = true;
+    }
+
+    pub(crate) fn has_step_output(&self) -> bool {
+        self.step_output
+    }
+
+    pub(crate) fn has_trace(&self) -> bool {
+        self.trace
     }
 
     pub(crate) fn has_steps(&self) -> bool {

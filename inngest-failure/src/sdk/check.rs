@@ -32,7 +32,7 @@ pub(super) fn functions(
         });
         return functions;
     }
-    for (handler, info) in dispatcher.handlers().iter().enumerate() {
+    for (handler, info) in dispatcher.functions().iter().enumerate() {
         check_settings(info, dispatcher.takes_steps(handler), problems);
         check_triggers(info, problems);
         let (selector, failed_app) = dispatcher.target(handler);
@@ -162,7 +162,7 @@ fn check_ids(
     functions: &[Function],
     problems: &mut Vec<Problem>,
 ) {
-    let info = |function: &Function| &dispatcher.handlers()[function.handler];
+    let info = |function: &Function| &dispatcher.functions()[function.handler];
     let mut by_slug: BTreeMap<String, Vec<&Function>> = BTreeMap::new();
     for function in functions {
         by_slug.entry(slugify(&function.id)).or_default().push(function);
@@ -199,7 +199,7 @@ where
     T: Serialize + DeserializeOwned,
 {
     let is_for = |name: &str| {
-        let mut triggers = dispatcher.handlers().iter().flat_map(|info| &info.triggers);
+        let mut triggers = dispatcher.functions().iter().flat_map(|info| &info.triggers);
         triggers.any(|trigger| trigger.event == name)
     };
     let fault = [FAILED, CANCELLED]

@@ -41,7 +41,7 @@ impl Function {
         E: From<Error> + 'static,
     {
         let Self { handler, id, name, event, expression } = self;
-        let info = &dispatcher.handlers()[handler];
+        let info = &dispatcher.functions()[handler];
         // The attribute allows 20.
         let retries = u8::try_from(info.retries).unwrap_or(u8::MAX);
         let options = FunctionOpts { id, name: Some(name), retries };
@@ -90,7 +90,7 @@ impl Call {
         let started = Instant::now();
         let (handler, attempt) = (self.handler, self.attempt);
         let dispatcher = self.dispatcher.clone();
-        let info = &dispatcher.handlers()[handler];
+        let info = &dispatcher.functions()[handler];
         let run_id = self.run_id.clone();
         let span = tracing::error_span!(
             "call",
@@ -118,7 +118,7 @@ impl Call {
 
     async fn run(self) -> (Result<Value, Error>, &'static str) {
         let Self { dispatcher, handler, event, attempt, tool, .. } = self;
-        let info = &dispatcher.handlers()[handler];
+        let info = &dispatcher.functions()[handler];
         let event = match event {
             Ok(event) => event,
             Err(error) => return (Err(error.into_sdk()), "not_a_failure"),
@@ -136,7 +136,7 @@ impl Call {
         }
         let is_last = attempt >= info.retries;
         let pass = dispatcher.takes_steps(handler).then(|| {
-            let carried = Carried::new(tool, is_last);
+            let carried = Carried::new(tool, attempt, is_last);
             Pass::carried(carried, dispatcher.api().cloned())
         });
         let called = dispatcher.call_within_limits(handler, event, attempt, pass).await;

@@ -197,7 +197,7 @@ impl EndpointBuilder {
         let in_band = self.in_band.or_else(|| values.flag("INNGEST_ALLOW_IN_BAND_SYNC"));
 
         check_app_id(&self.app_id, &self.dispatcher, &mut problems);
-        for handler in self.dispatcher.handlers() {
+        for handler in self.dispatcher.functions() {
             check_handler(handler, &mut problems);
         }
         if !problems.is_empty() {
@@ -209,7 +209,7 @@ impl EndpointBuilder {
                 "no handler is a `fallback` or for `*`: failures of functions that no handler names never arrive here",
             );
         }
-        let handlers = self.dispatcher.handlers().iter().enumerate();
+        let handlers = self.dispatcher.functions().iter().enumerate();
         let functions: HashMap<String, usize> =
             handlers.map(|(i, handler)| (format!("{}-{}", self.app_id, handler.id), i)).collect();
         Ok(Endpoint {

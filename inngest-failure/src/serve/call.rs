@@ -89,7 +89,7 @@ impl Inner {
             return Ok(self.unknown_function(&function));
         };
 
-        let info = &self.dispatcher.handlers()[handler];
+        let info = &self.dispatcher.functions()[handler];
         let span = tracing::error_span!(
             "call",
             handler_id = info.id,
@@ -109,11 +109,16 @@ impl Inner {
         let step =
             query(parts.uri.query(), "stepId").filter(|step| !matches!(&**step, "" | "step"));
         #[cfg(feature = "testing")]
-        let probe = parts.extensions.get().cloned();
+        let probe: Option<Arc<crate::testing::Probe>> = parts.extensions.get().cloned();
         let answer = async {
             let with_steps = self.dispatcher.takes_steps(handler);
             let (response, ctx, outcome) = match self.read_call(body, with_steps).await {
                 Ok(Call { event, mut ctx, memos }) => {
+                    #[cfg(feature = "testing")]
+                    let event = match probe.as_ref().and_then(|probe| probe.trace()) {
+                        Some(trace) => event.with_test_trace(trace),
+                        None => event,
+                    };
                     span.record("run_id", shown(&ctx.run_id)).record("attempt", ctx.attempt);
                     span.record("function_id", shown(event.function_id()));
                     span.record("failed_run_id", shown(event.run_id()));
@@ -124,6 +129,7 @@ impl Inner {
                                 completed: ctx.completed(),
                                 target: step.map(Cow::into_owned),
                                 immediate: ctx.disable_immediate_execution != Some(true),
+                                attempt: ctx.attempt,
                                 is_last: ctx.is_last(info.retries),
                             };
                             let pass = Pass::remote(
@@ -232,7 +238,7 @@ impl Inner {
         ctx: &Ctx,
         pass: Option<Arc<Pass>>,
     ) -> (Response<Body>, &'static str) {
-        let info = &self.dispatcher.handlers()[handler];
+        let info = &self.dispatcher.functions()[handler];
         if tracing::enabled!(tracing::Level::WARN) && !self.dispatcher.takes(handler, &event) {
             tracing::warn!(
                 selector = info.selector,
@@ -241,8 +247,10 @@ impl Inner {
                  app if the selector has changed",
             );
         }
-        let Called { result, steps } =
-            self.dispatcher.call(handler, event, ctx.attempt, ctx.max_attempts, pass).await;
+        let Called { result, steps } = self
+            .dispatcher
+            .call(handler, event, ctx.attempt, ctx.max_attempts, pass, &self.api)
+            .await;
         match steps {
             // What has become of a step is reported first: a side effect is to be remembered.
             Some(Ended::Remote { report: Some(report), .. }) => {
@@ -252,8 +260,10 @@ impl Inner {
             Some(Ended::Remote { not_found: Some(report), .. }) if result.is_ok() => {
                 return reported(report);
             }
+            // A rollback does not go through an undo again that is done.
             Some(Ended::Remote { unmet: unmet @ 1.., .. })
-                if !matches!(result, Err(RunError::TimedOut)) =>
+                if !matches!(result, Err(RunError::TimedOut))
+                    && !self.dispatcher.is_rollback(handler) =>
             {
                 tracing::warn!(
                     unmet,

@@ -108,7 +108,7 @@ impl Inner {
     fn authenticated(&self) -> Authenticated<'_> {
         let handlers: Vec<Value> = self
             .dispatcher
-            .handlers()
+            .functions()
             .iter()
             .map(|handler| {
                 json!({

@@ -363,7 +363,7 @@ impl Inner {
     }
 
     fn functions<'a>(&'a self, url: &str) -> Vec<Function<'a>> {
-        let handlers = self.dispatcher.handlers();
+        let handlers = self.dispatcher.functions();
         let mut functions: Vec<(&str, usize)> =
             self.functions.iter().map(|(id, &handler)| (id.as_str(), handler)).collect();
         functions.sort_unstable();

@@ -38,7 +38,8 @@ use crate::{
 /// What decides in a server of the `inngest` crate.
 pub(crate) struct Carried {
     tool: Tool,
-    /// Whether no attempt follows this one.
+    /// How many attempts came before this one, and whether none follows it.
+    attempt: u32,
     is_last: bool,
     /// By the ids of steps.
     uses: HashMap<String, Uses>,
@@ -82,8 +83,15 @@ pub(crate) struct StepFault {
 }
 
 impl Carried {
-    pub(crate) fn new(tool: Tool, is_last: bool) -> Self {
-        Self { tool, is_last, uses: HashMap::new(), running: BTreeMap::new(), handover: None }
+    pub(crate) fn new(tool: Tool, attempt: u32, is_last: bool) -> Self {
+        Self {
+            tool,
+            attempt,
+            is_last,
+            uses: HashMap::new(),
+            running: BTreeMap::new(),
+            handover: None,
+        }
     }
 
     /// The number of this use of the id.
@@ -160,8 +168,10 @@ impl Carried {
         self.handover = Some(match result {
             Ok(value) => Handover::Ran(running, value, None),
             Err(Fault { error, is_retriable, delay }) => {
-                let is_final = !is_retriable || self.is_last;
-                let fault = StepFault { step_id: met.id.clone(), error, delay };
+                let is_last =
+                    self.is_last || met.retries.is_some_and(|retries| self.attempt >= retries);
+                let is_final = !is_retriable || is_last;
+                let fault = StepFault { step_id: met.label.clone(), error, delay };
                 match is_final {
                     true => Handover::Ran(running, envelope(&fault.error), Some(fault)),
                     false => Handover::Failing(running, fault),

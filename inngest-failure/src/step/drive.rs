@@ -40,7 +40,7 @@ pub(crate) async fn drive<F: Future + Unpin>(
     let mut handler = At { place: pass.place(), future: handler };
     // Dropped before the handler, whose destructors are not to begin steps.
     let over = Over(pass);
-    let mut clock = Clock { left: timeout, timer: None };
+    let mut clock = Clock::new(timeout);
     #[cfg(feature = "serve")]
     let mut patience = Patience::default();
     let driven = poll_fn(|cx| {
@@ -84,13 +84,23 @@ impl Drop for Over<'_> {
 }
 
 /// A time-out that stands still while the handler sleeps.
-struct Clock {
+pub(crate) struct Clock {
+    whole: Option<Duration>,
     left: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Clock {
-    fn is_over(&mut self, is_asleep: bool, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn new(timeout: Option<Duration>) -> Self {
+        Self { whole: timeout, left: timeout, timer: None }
+    }
+
+    /// Gives all of the time once more.
+    pub(crate) fn restart(&mut self) {
+        *self = Self::new(self.whole);
+    }
+
+    pub(crate) fn is_over(&mut self, is_asleep: bool, cx: &mut Context<'_>) -> bool {
         let Some(left) = &mut self.left else { return false };
         if is_asleep {
             if let Some(timer) = self.timer.take() {

@@ -18,6 +18,8 @@ pub(crate) struct Asked {
     pub(crate) target: Option<String>,
     /// Whether a step that is found alone may run at once.
     pub(crate) immediate: bool,
+    /// How many attempts came before this one.
+    pub(crate) attempt: u32,
     /// Whether no attempt follows this one.
     pub(crate) is_last: bool,
 }
@@ -28,6 +30,7 @@ pub(crate) struct Remote {
     ranks: HashMap<String, usize>,
     target: Option<String>,
     immediate: bool,
+    attempt: u32,
     is_last: bool,
     /// How many remembered steps the handler has come to.
     recalled: usize,
@@ -44,7 +47,7 @@ pub(super) enum Choice {
 
 impl Remote {
     pub(crate) fn new(asked: Asked) -> Self {
-        let Asked { memos, completed, target, immediate, is_last } = asked;
+        let Asked { memos, completed, target, immediate, attempt, is_last } = asked;
         let mut ranks = HashMap::with_capacity(completed.len());
         for hashed in completed {
             let rank = ranks.len();
@@ -57,6 +60,7 @@ impl Remote {
             ranks,
             immediate: immediate && target.is_none(),
             target: target.filter(|_| !is_done),
+            attempt,
             is_last,
             recalled: 0,
             report: None,
@@ -76,6 +80,10 @@ impl Remote {
     /// The outcome of a step that has a rank.
     pub(super) fn outcome(&self, hashed: &str) -> Outcome {
         self.memos.outcome(hashed)
+    }
+
+    pub(super) fn remembers(&self, hashed: &str) -> bool {
+        self.memos.contains(hashed)
     }
 
     pub(super) fn unmet(&self) -> usize {
@@ -141,9 +149,11 @@ impl Remote {
                 outcome: "step_ran",
             },
             Err(Fault { error, is_retriable, delay }) => {
-                let is_final = !is_retriable || self.is_last;
+                let is_last =
+                    self.is_last || met.retries.is_some_and(|retries| self.attempt >= retries);
+                let is_final = !is_retriable || is_last;
                 let operations = vec![Operation::failed(met, &error, is_final)];
-                let step_id = met.id.clone();
+                let step_id = met.label.clone();
                 let delay = delay.filter(|_| !is_final);
                 let failed =
                     Failed { step_id, message: error.message, is_final, is_retriable, delay };

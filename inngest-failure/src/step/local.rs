@@ -61,6 +61,11 @@ impl Local {
         self.memory.outcomes[key].1.clone()
     }
 
+    /// How often the step has failed.
+    pub(super) fn failures(&self, key: &str) -> u32 {
+        self.memory.failures.get(key).copied().unwrap_or_default()
+    }
+
     /// Whether the attempt is to end, since a step has failed.
     pub(super) fn is_failing(&self) -> bool {
         self.failing.is_some()
@@ -85,7 +90,9 @@ impl Local {
             Err(failure) => {
                 let failures = self.memory.failures.entry(met.key.clone()).or_default();
                 *failures += 1;
-                if failure.is_retriable && *failures <= self.retries {
+                if failure.is_retriable
+                    && *failures <= met.retries.map_or(self.retries, |own| own.min(self.retries))
+                {
                     let failures = *failures;
                     self.fail(met, failure, failures);
                     return None;
@@ -102,13 +109,13 @@ impl Local {
     fn fail(&mut self, met: &Met, Fault { error, delay, .. }: Fault, failures: u32) {
         match &mut self.failing {
             None => {
-                let step_id = met.id.clone();
+                let step_id = met.label.clone();
                 self.failing = Some(Failing { step_id, error, failures, delay });
             }
             Some(failing) => {
                 failing.delay = failing.delay.max(delay);
                 if failures > failing.failures {
-                    (failing.step_id, failing.error) = (met.id.clone(), error);
+                    (failing.step_id, failing.error) = (met.label.clone(), error);
                     failing.failures = failures;
                 }
             }
@@ -123,7 +130,7 @@ impl Local {
         };
         let message = format!(
             "step `{}`: {what}; let the handler run at a `serve::Endpoint`, not in process",
-            met.id
+            met.label
         );
         FailureError::own("StepError", message)
     }

@@ -36,9 +36,9 @@ pub(crate) use self::carried::{Carried, Handover, StepFault};
 #[cfg(feature = "testing")]
 pub(crate) use self::operation::hash;
 pub(crate) use self::{
-    drive::{Driven, drive},
+    drive::{Clock, Driven, drive},
     local::Failing,
-    pass::{Ended, Pass},
+    pass::{Ended, Fault, Name, Pass},
 };
 #[cfg(feature = "serve")]
 pub(crate) use self::{
@@ -54,7 +54,7 @@ pub use self::{
 };
 use self::{
     op::{Op, Until},
-    pass::{Fault, Go, Turn},
+    pass::{Go, Turn},
     place::At,
     value::read,
 };
@@ -152,11 +152,50 @@ use crate::{
 /// - In process, a sleeping handler keeps its place under `concurrency`.
 pub struct Step {
     pass: Arc<Pass>,
+    scope: Option<Arc<Scope>>,
+}
+
+/// The part of a handler in whose name steps are made.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    /// What stands before the ids.
+    pub(crate) prefix: String,
+    /// The same as a person reads it.
+    pub(crate) label: String,
+    /// How often a step of it is tried again.
+    pub(crate) retries: u32,
 }
 
 impl Step {
-    pub(crate) fn new(pass: Arc<Pass>) -> Self {
-        Self { pass }
+    pub(crate) fn new(pass: Arc<Pass>, scope: Option<Arc<Scope>>) -> Self {
+        Self { pass, scope }
+    }
+
+    fn meet<'a>(&'a self, id: &'a str, op: Op) -> Result<Turn<'a>, StepError> {
+        match &self.scope {
+            None => self.pass.meet(id, &Name { key: id, label: id, retries: None }, op),
+            Some(scope) => {
+                let key = format!("{}{id}", scope.prefix);
+                let label = format!("{}{id}", scope.label);
+                let name = Name { key: &key, label: &label, retries: Some(scope.retries) };
+                self.pass.meet(id, &name, op)
+            }
+        }
+    }
+
+    /// Runs a step of the framework's own, which is told how often it has failed.
+    pub(crate) async fn run_own<F>(
+        pass: &Arc<Pass>,
+        name: &Name<'_>,
+        attempt: u32,
+        execute: impl FnOnce(u32) -> F,
+    ) -> Result<String, StepError>
+    where
+        F: Future<Output = Result<String, Fault>> + Send,
+    {
+        let turn = pass.meet(name.label, name, Op::Run)?;
+        let attempt = pass.failures(name.key).unwrap_or(attempt);
+        turn.settle(execute(attempt)).await
     }
 
     /// Runs the closure and remembers what its future returns.
@@ -209,8 +248,8 @@ impl Step {
         Fut: Future<Output = Result<T, E>> + Send + 'a,
     {
         Box::pin(async move {
-            let turn = self.pass.meet(id, Op::Run)?;
-            let json = turn.settle(async move {
+            let turn = self.meet(id, Op::Run)?;
+            let json = turn.settle(faults(async move {
                 let value = f().await.map_err(StepFailure::into_handler_error)?;
                 let json = value.to_json();
                 drop_caught(value);
@@ -219,7 +258,7 @@ impl Step {
                         "what step `{id}` returned can't be written as JSON: {error}"
                     ))
                 })
-            });
+            }));
             T::from_json(id, &json.await?)
         })
     }
@@ -264,7 +303,7 @@ impl Step {
     }
 
     async fn sleep_for(&self, id: &str, until: Until) -> Result<(), StepError> {
-        let turn = self.pass.meet(id, Op::Sleep { until })?;
+        let turn = self.meet(id, Op::Sleep { until })?;
         turn.settle(nothing()).await.map(drop)
     }
 
@@ -320,8 +359,8 @@ impl Step {
         for event in &events {
             check_name(id, "an event", event.name())?;
         }
-        let turn = self.pass.meet(id, Op::SendEvent)?;
-        let json = turn.settle(self.post(id, &events)).await?;
+        let turn = self.meet(id, Op::SendEvent)?;
+        let json = turn.settle(faults(self.post(id, &events))).await?;
         let Sent { ids } = read(id, &json)?;
         Ok(ids)
     }
@@ -394,7 +433,7 @@ impl Step {
                     format!("step `{id}`: the function's data can't be written as JSON: {error}");
                 return Err(StepError::misuse(id, message));
             }
-            let turn = self.pass.meet(id, Op::Invoke(invoke))?;
+            let turn = self.meet(id, Op::Invoke(invoke))?;
             let json = turn.settle(nothing()).await?;
             read(id, &json)
         })
@@ -444,7 +483,7 @@ impl Step {
         Box::pin(async move {
             check_name(id, "an event", &wait.event)?;
             check_duration(id, "wait", wait.timeout)?;
-            let turn = self.pass.meet(id, Op::WaitForEvent(wait))?;
+            let turn = self.meet(id, Op::WaitForEvent(wait))?;
             let json = turn.settle(nothing()).await?;
             if json == "null" {
                 return Ok(None);
@@ -486,15 +525,26 @@ struct Sent {
 }
 
 /// What runs of a step that is all the server's.
-fn nothing() -> impl Future<Output = Result<String, HandlerError>> {
+fn nothing() -> impl Future<Output = Result<String, Fault>> {
     std::future::ready(Ok("null".to_owned()))
+}
+
+/// What the error of a step means.
+async fn faults(
+    execute: impl Future<Output = Result<String, HandlerError>> + Send,
+) -> Result<String, Fault> {
+    execute.await.map_err(|error| {
+        let fault = Fault::of(&error);
+        drop_caught(error);
+        fault
+    })
 }
 
 impl Turn<'_> {
     /// Goes through the step: what it ended with, once that is known.
     async fn settle(
         self,
-        execute: impl Future<Output = Result<String, HandlerError>> + Send,
+        execute: impl Future<Output = Result<String, Fault>> + Send,
     ) -> Result<String, StepError> {
         let mut execute = Some(execute);
         loop {
@@ -518,11 +568,11 @@ impl Turn<'_> {
 
     async fn execute(
         &self,
-        execute: impl Future<Output = Result<String, HandlerError>> + Send,
+        execute: impl Future<Output = Result<String, Fault>> + Send,
     ) -> Result<String, Fault> {
         #[cfg(feature = "testing")]
         if let Some(probe) = &self.pass.probe
-            && let Some(error) = probe.starts(&self.key())
+            && let Some(error) = probe.starts(&self.shown())
         {
             return Err(Fault::retriable(error));
         }
@@ -532,17 +582,12 @@ impl Turn<'_> {
             false => Poll::Pending,
         });
         let result = match result.await {
-            Ok(Ok(json)) => Ok(json),
-            Ok(Err(error)) => {
-                let fault = Fault::of(&error);
-                drop_caught(error);
-                Err(fault)
-            }
+            Ok(result) => result,
             Err(panic) => Err(Fault::panicked(panic)),
         };
         #[cfg(feature = "testing")]
         if let Some(probe) = &self.pass.probe {
-            probe.ends(&self.key(), result.as_ref().err().map(|failure| &failure.error));
+            probe.ends(&self.shown(), result.as_ref().err().map(|failure| &failure.error));
         }
         result
     }

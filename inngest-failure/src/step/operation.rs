@@ -67,7 +67,7 @@ impl Operation {
             id: met.hashed.clone(),
             op,
             name: met.id.clone(),
-            display_name: met.id.clone(),
+            display_name: met.label.clone(),
             opts,
             data: None,
             error: None,

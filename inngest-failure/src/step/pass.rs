@@ -105,6 +105,10 @@ impl Host {
 pub(super) struct Met {
     /// The id, which a repetition has a number in.
     pub(super) key: String,
+    /// The id as a person reads it.
+    pub(super) label: String,
+    /// How often it is tried again, if that is less often than the handler.
+    pub(super) retries: Option<u32>,
     /// The same as the server knows it.
     #[cfg(feature = "serve")]
     pub(super) hashed: String,
@@ -159,10 +163,18 @@ pub(super) enum Next {
 }
 
 /// What a step failed with, this time.
-pub(super) struct Fault {
-    pub(super) error: FailureError,
-    pub(super) is_retriable: bool,
-    pub(super) delay: Option<Duration>,
+pub(crate) struct Fault {
+    pub(crate) error: FailureError,
+    pub(crate) is_retriable: bool,
+    pub(crate) delay: Option<Duration>,
+}
+
+/// How a step is known.
+pub(crate) struct Name<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) label: &'a str,
+    /// How often it is tried again, if that is less often than the handler.
+    pub(crate) retries: Option<u32>,
 }
 
 impl Met {
@@ -178,7 +190,7 @@ impl Met {
 
 impl Fault {
     /// The error is the user's own, so that to look at it may panic.
-    pub(super) fn of(error: &HandlerError) -> Self {
+    pub(crate) fn of(error: &HandlerError) -> Self {
         Self {
             error: catch(|| error.describe()).unwrap_or_else(Panic::describe),
             is_retriable: catch(|| error.is_retriable()).unwrap_or(true),
@@ -275,6 +287,7 @@ impl Pass {
     pub(super) fn meet<'a>(
         self: &'a Arc<Self>,
         id: &'a str,
+        name: &Name<'_>,
         op: Op,
     ) -> Result<Turn<'a>, StepError> {
         let here = Place::current();
@@ -305,8 +318,30 @@ impl Pass {
                  in place of `spawn`, join the futures in the handler, with `join!` for example"
             ));
         }
-        let ticket = state.meet(id, op);
+        let ticket = state.meet(name, op);
         Ok(Turn { pass: self, ticket, id })
+    }
+
+    /// How often the step has failed, where that is known of each: in process.
+    pub(super) fn failures(&self, key: &str) -> Option<u32> {
+        match &self.lock().host {
+            Host::Local(local) => Some(local.failures(key)),
+            #[cfg(feature = "serve")]
+            Host::Remote(_) => None,
+            #[cfg(feature = "sdk")]
+            Host::Carried(_) => None,
+        }
+    }
+
+    /// Whether the step is known to have completed, or to have failed for good. The SDK's tool says nothing of that.
+    pub(crate) fn remembers(&self, key: &str) -> bool {
+        match &mut self.lock().host {
+            Host::Local(local) => local.rank(key).is_some(),
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => remote.remembers(&hash(key)),
+            #[cfg(feature = "sdk")]
+            Host::Carried(_) => false,
+        }
     }
 
     /// Decides what happens next, after the handler was polled and waits.
@@ -339,7 +374,7 @@ impl Pass {
     }
 
     /// Whether the handler waits for a sleep to end.
-    pub(super) fn is_asleep(&self) -> bool {
+    pub(crate) fn is_asleep(&self) -> bool {
         let state = self.lock();
         if state.sleeping == 0 || state.running > 0 {
             return false;
@@ -350,7 +385,7 @@ impl Pass {
     }
 
     /// The call's time is over: the steps that are running have failed. Whether there were any.
-    pub(super) fn time_out(&self) -> bool {
+    pub(crate) fn time_out(&self) -> bool {
         let mut state = self.lock();
         let running = state.met.iter().filter(|(_, met)| met.has_started() && met.runs());
         let running: Vec<Ticket> = running.map(|(ticket, _)| *ticket).collect();
@@ -415,7 +450,8 @@ pub(crate) enum Ended {
 }
 
 impl State {
-    fn meet(&mut self, id: &str, op: Op) -> Ticket {
+    fn meet(&mut self, name: &Name<'_>, op: Op) -> Ticket {
+        let id = name.key;
         let key = self.key(id);
         #[cfg(feature = "serve")]
         let mut hashed = String::new();
@@ -442,6 +478,8 @@ impl State {
         };
         let met = Met {
             key,
+            label: name.label.to_owned(),
+            retries: name.retries,
             #[cfg(feature = "serve")]
             hashed,
             id: id.to_owned(),
@@ -725,7 +763,9 @@ impl State {
             }
         };
         let lost = match &outcome {
-            Some(Err(error)) => Some(Lost { step: met.id.clone(), error: error.message.clone() }),
+            Some(Err(error)) => {
+                Some(Lost { step: met.label.clone(), error: error.message.clone() })
+            }
             _ => None,
         };
         met.phase = outcome.map_or(Phase::Parked, Phase::Ended);
@@ -823,11 +863,15 @@ impl Turn<'_> {
         lost.iter().for_each(Lost::log);
     }
 
-    /// The id, which a repetition has a number in.
+    /// The id as a test knows it: one that a repetition has a number in, or that of an undo.
     #[cfg(feature = "testing")]
-    pub(super) fn key(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         let state = self.pass.lock();
-        state.met.get(&self.ticket).map(|met| met.key.clone()).unwrap_or_default()
+        let shown = |met: &Met| match met.retries {
+            Some(_) => met.label.clone(),
+            None => met.key.clone(),
+        };
+        state.met.get(&self.ticket).map(shown).unwrap_or_default()
     }
 
     /// The place of the step's closure.
@@ -841,7 +885,7 @@ impl Drop for Turn<'_> {
         let left = self.pass.lock().leave(self.ticket);
         if let Some((met, true)) = left {
             tracing::warn!(
-                step = met.id,
+                step = met.label,
                 "a step that had started was dropped before it ended, as in a `select!` that another future won: nothing \
                  is remembered of it, and it starts once more if the handler is called once more",
             );

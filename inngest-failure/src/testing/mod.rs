@@ -36,6 +36,7 @@ mod run;
 mod server;
 mod transcript;
 
+pub(crate) use self::failure::TestTrace;
 pub(crate) use self::probe::Probe;
 pub use self::{
     failure::{FailureBuilder, TestError},
@@ -45,6 +46,7 @@ pub use self::{
 use crate::{
     extract::RunContext,
     step::{Pass, Step},
+    trace::StepOutput,
 };
 
 /// Starts a failure event of this function, a composite id such as `shop-checkout`.
@@ -71,7 +73,29 @@ pub fn failure(function_id: impl Into<String>) -> FailureBuilder {
 /// here: see [`TestRun`]. That a step is used in a spawned task, which is an error in a handler's call, is not noticed.
 pub fn step() -> Step {
     crate::panic::install_hook();
-    Step::new(Pass::plain())
+    Step::new(Pass::plain(), None)
+}
+
+/// What a step of the failed run had returned, to call a handler that undoes it as a plain function. Its fields can be
+/// changed: it is the first use of a step `step` of a run `run`, and had completed at the Unix epoch.
+///
+/// # Examples
+///
+/// ```
+/// use inngest_failure::{StepOutput, on_failure, testing};
+///
+/// #[on_failure(function = "checkout", step = "reserve-stock")]
+/// async fn release(reserved: StepOutput<u32>) {
+///     assert_eq!(*reserved, 3);
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// release(testing::step_output(3)).await;
+/// # }
+/// ```
+pub fn step_output<T>(value: T) -> StepOutput<T> {
+    StepOutput::for_test(value)
 }
 
 /// The first of four attempts of a handler `test`, to call one as a plain function. Its fields can be changed.

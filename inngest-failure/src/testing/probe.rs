@@ -3,16 +3,17 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::transcript::Execution;
+use super::{failure::TestTrace, transcript::Execution};
 use crate::event::FailureError;
 
 /// Travels with a request to the steps of the handler that it calls.
 #[derive(Default)]
 pub(crate) struct Probe {
     state: Mutex<State>,
+    trace: Option<Arc<TestTrace>>,
 }
 
 #[derive(Default)]
@@ -25,6 +26,15 @@ struct State {
 }
 
 impl Probe {
+    pub(super) fn new(trace: Option<Arc<TestTrace>>) -> Self {
+        Self { trace, ..Self::default() }
+    }
+
+    /// What the failed run had done, if the test says so.
+    pub(crate) fn trace(&self) -> Option<Arc<TestTrace>> {
+        self.trace.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

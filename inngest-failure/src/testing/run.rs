@@ -18,7 +18,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::{
     Probe, TestCall, Transcript,
-    failure::json_of,
+    failure::{TestTrace, json_of},
     server::{Answer, Item, Server},
 };
 use crate::{
@@ -91,10 +91,10 @@ impl TestRun {
     /// If there is no such handler, or if an endpoint would not serve the dispatcher's handlers.
     #[track_caller]
     pub fn new(dispatcher: &Dispatcher, handler_id: &str, event: FailureEvent) -> Self {
-        let Some(handler) = dispatcher.handlers().iter().find(|handler| handler.id == handler_id)
+        let Some(handler) = dispatcher.functions().iter().find(|handler| handler.id == handler_id)
         else {
             let ids: Vec<&str> =
-                dispatcher.handlers().iter().map(|handler| handler.id.as_str()).collect();
+                dispatcher.functions().iter().map(|handler| handler.id.as_str()).collect();
             panic!("there is no handler `{handler_id}`; there are {ids:?}");
         };
         let outbox = Outbox::default();
@@ -107,8 +107,8 @@ impl TestRun {
             endpoint,
             app_id: APP.to_owned(),
             path: "/api/inngest".to_owned(),
+            probe: Arc::new(Probe::new(trace(dispatcher, &event))),
             server: Server::new(handler.retries + 1, event),
-            probe: Arc::default(),
             outbox,
             random: fastrand::Rng::with_seed(0),
             is_random: false,
@@ -292,6 +292,15 @@ impl TestRun {
             "the handler has not waited in the steps {unasked:?}, which were to get an answer\n\n{transcript}"
         );
         transcript
+    }
+}
+
+/// What the failed run had done: what the test says, or what the dispatcher's own source does, or nothing.
+fn trace(dispatcher: &Dispatcher, event: &FailureEvent) -> Option<Arc<TestTrace>> {
+    let given = event.test_trace();
+    match given.is_some_and(|trace| trace.is_given) || dispatcher.has_trace_source() {
+        true => given.cloned(),
+        false => Some(Arc::new(TestTrace::empty(event))),
     }
 }
 

@@ -143,6 +143,50 @@ impl Transcript {
         );
     }
 
+    /// Asserts that a rollback has succeeded and undone these steps, in this order: a step in a loop as often as it had
+    /// completed.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
+    #[track_caller]
+    pub fn assert_undone<'a>(&self, steps: impl IntoIterator<Item = &'a str>) {
+        let expected: Vec<&str> = steps.into_iter().collect();
+        let result = self.assert_succeeded();
+        let undone = result["undone"].as_array().into_iter().flatten();
+        let undone: Vec<&str> = undone.filter_map(|undone| undone["step"].as_str()).collect();
+        assert!(
+            undone == expected,
+            "the steps {expected:?} were to be undone, in this order, but {undone:?} were\n\n{self}"
+        );
+    }
+
+    /// Asserts that the failed run had come to each step that a rollback has an undo of, whether it had completed or not: a
+    /// misspelt step is one that no run comes to.
+    ///
+    /// # Panics
+    ///
+    /// If it had not, with the nearest name.
+    #[track_caller]
+    pub fn assert_steps_known(&self) {
+        let operations = self.calls.iter().flat_map(|call| &call.operations);
+        let plan =
+            operations.filter_map(|operation| operation.strip_prefix("StepRun plan ")).next();
+        let plan: Value = plan.and_then(|plan| serde_json::from_str(plan).ok()).unwrap_or_default();
+        let unknown = plan["unknown"].as_object().into_iter().flatten();
+        let unknown: Vec<String> = unknown
+            .map(|(step, near)| match near.as_str() {
+                Some(near) => format!("`{step}` (did you mean `{near}`?)"),
+                None => format!("`{step}`"),
+            })
+            .collect();
+        assert!(
+            unknown.is_empty(),
+            "the failed run had come to no step {}, which has an undo\n\n{self}",
+            unknown.join(" and ")
+        );
+    }
+
     /// Asserts how often the closure of a step ran, also in vain.
     ///
     /// # Panics

@@ -6,6 +6,7 @@
 
 mod input;
 mod report;
+mod traces;
 
 use std::{
     error::Error,
@@ -18,7 +19,7 @@ use clap::{ArgAction, Parser};
 use examples::shop::{self, Store};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::{input::Source, report::Report};
+use crate::{input::Source, report::Report, traces::Traces};
 
 /// Runs recorded failure events through a shop's failure handlers
 ///
@@ -33,6 +34,11 @@ struct Cli {
     /// call that Inngest had made
     #[arg(verbatim_doc_comment)]
     files: Vec<PathBuf>,
+
+    /// Where to find out what failed runs had done: a folder with a file `<run id>.json`
+    /// for each, as Inngest's API gives it [default: the example's own]
+    #[arg(long, value_name = "FOLDER", verbatim_doc_comment)]
+    traces: Option<PathBuf>,
 
     /// Keep the books in this file from one run to the next [default: in memory]
     #[arg(long, value_name = "FILE")]
@@ -72,7 +78,8 @@ async fn run(cli: Cli) -> Result<bool, Box<dyn Error>> {
     // Everything is opened and checked before the first handler runs.
     let sources = open_all(&cli.files)?;
     let store = Store::open(cli.database.as_deref())?;
-    let dispatcher = shop::dispatcher(&store)?;
+    let traces = cli.traces.map_or_else(Traces::shipped, Traces::new);
+    let dispatcher = shop::dispatcher(&store).trace_source(traces).build()?;
 
     let mut report = Report::new(sources.len() > 1);
     let mut all_handled = true;
@@ -82,7 +89,7 @@ async fn run(cli: Cli) -> Result<bool, Box<dyn Error>> {
             Ok((place, event)) => {
                 let dispatch = dispatcher.dispatch(event.clone()).await;
                 all_handled &= dispatch.is_ok() && !dispatch.is_unhandled();
-                report.add(&place, &event, &dispatch);
+                report.add(&place, &event, &dispatch, &store.undone(event.run_id())?);
             }
             Err(fault) => {
                 all_handled = false;

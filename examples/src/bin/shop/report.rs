@@ -28,16 +28,29 @@ impl Report {
         Self { table, several_sources }
     }
 
-    pub(crate) fn add(&mut self, place: &Place, event: &FailureEvent, dispatch: &Dispatch) {
+    /// `undone` are the steps of the failed run that were undone, in order.
+    pub(crate) fn add(
+        &mut self,
+        place: &Place,
+        event: &FailureEvent,
+        dispatch: &Dispatch,
+        undone: &[String],
+    ) {
         let place = if self.several_sources { place.short() } else { place.in_source() };
         let function_id = tidy(event.function_id(), 60);
         let why = tidy(&event.error().message, 40);
         let mut failure = [[place, function_id], [String::new(), why]].into_iter();
 
+        let mut runs: Vec<&HandlerRun> = dispatch.runs.iter().collect();
+        // A dispatch has its runs by the handlers' ids, of which those of undos end with their steps.
+        runs.sort_by_key(|run| {
+            let (_, step) = run.handler_id.split_once('/')?;
+            Some(undone.iter().position(|other| other == step).unwrap_or(undone.len()))
+        });
+
         let unhandled = ["none".to_owned(), "0".to_owned(), "unhandled".to_owned()];
-        let mut handled = dispatch
-            .runs
-            .iter()
+        let mut handled = runs
+            .into_iter()
             // The catch-all runs every time: its result is the count below the table.
             .filter(|run| run.handler_id != COUNT || run.result.is_err())
             .map(|run| [run.handler_id.clone(), run.attempts.to_string(), outcome(run)])
@@ -65,6 +78,8 @@ impl fmt::Display for Report {
 
 fn outcome(run: &HandlerRun) -> String {
     match &run.result {
+        // The undo of a step that is not among those that the failed run had completed.
+        Ok(Value::Null) if run.attempts == 0 => "had not completed".to_owned(),
         Ok(Value::Null) => "ok".to_owned(),
         Ok(Value::String(text)) => tidy(text, 100),
         Ok(value) => tidy(&value.to_string(), 100),

@@ -1,0 +1,98 @@
+//! Which steps of a failed run are undone, and in which order.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{RunTrace, StepStatus};
+use crate::suggest::nearest;
+
+/// How much of what steps had returned travels with a plan, in bytes: it comes with every call of the rollback, and a call
+/// has 4 MiB at most.
+const MAX_OUTPUT_BYTES: usize = 512 * 1024;
+
+/// What a rollback does: it is its first step, so that every later call and every copy of the program follows the same.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The uses of steps to undo, the last one to complete first.
+    pub(crate) undo: Vec<Planned>,
+    /// The steps with an undo that had not completed.
+    pub(crate) not_completed: Vec<String>,
+    /// The steps with an undo that the trace does not know at all, each with the nearest name that it knows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) unknown: BTreeMap<String, Option<String>>,
+}
+
+/// One use of a step that had completed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Planned {
+    pub(crate) step: String,
+    pub(crate) index: u32,
+    /// The id as the server keeps it.
+    pub(crate) step_id: String,
+    /// In milliseconds since the Unix epoch.
+    completed_at: u64,
+    /// What it had returned; none if that is too large to travel, and read again then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) output: Option<Box<RawValue>>,
+}
+
+impl Planned {
+    pub(crate) fn completed_at(&self) -> SystemTime {
+        let since = std::time::Duration::from_millis(self.completed_at);
+        SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+impl Plan {
+    /// What there is to undo of this run, by whoever undoes these steps.
+    pub(crate) fn of(trace: &RunTrace, steps: &[&str]) -> Self {
+        let mut undo: Vec<(usize, Planned)> = Vec::new();
+        let mut not_completed = Vec::new();
+        let mut unknown = BTreeMap::new();
+        for step in steps {
+            let uses = trace.uses(step);
+            if uses.is_empty() {
+                unknown.insert((*step).to_owned(), near(trace, steps, step));
+            }
+            let before = undo.len();
+            for (index, used) in uses {
+                if used.status != StepStatus::Completed {
+                    continue;
+                }
+                let place = trace.place(used);
+                let completed_at =
+                    used.ended_at.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+                let planned = Planned {
+                    step: (*step).to_owned(),
+                    index,
+                    step_id: used.step_id.clone(),
+                    completed_at: completed_at.map_or(0, |since| since.as_millis() as u64),
+                    output: Some(used.raw_output().to_owned()),
+                };
+                undo.push((place, planned));
+            }
+            if undo.len() == before {
+                not_completed.push((*step).to_owned());
+            }
+        }
+        undo.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        let mut undo: Vec<Planned> = undo.into_iter().map(|(_, planned)| planned).collect();
+        let mut left = MAX_OUTPUT_BYTES;
+        for planned in &mut undo {
+            let bytes = planned.output.as_ref().map_or(0, |output| output.get().len());
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => planned.output = None,
+            }
+        }
+        Self { undo, not_completed, unknown }
+    }
+}
+
+/// The name that was probably meant: of a step of the run that nobody undoes.
+fn near(trace: &RunTrace, steps: &[&str], step: &str) -> Option<String> {
+    let names = trace.steps().iter().map(|step| step.name.as_str());
+    nearest(step, names.filter(|name| !steps.contains(name))).map(str::to_owned)
+}
