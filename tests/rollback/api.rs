@@ -61,7 +61,7 @@ async fn both_places_are_looked_at() {
     assert_eq!(error.to_string(), expected);
 
     let unknown = r#"{"errors":[{"code":"not_found","message":"run not found"}]}"#;
-    let api = http::Api::start(&[(404, unknown)]).await;
+    let api = http::Api::start(&[(404, unknown), (404, page)]).await;
     let error = dev(&api).trace(RUN).await.unwrap_err();
     assert!(matches!(error, TraceError::UnknownRun { .. }));
     assert!(

@@ -239,3 +239,73 @@ async fn an_undo_for_another_error_asks_for_no_trace() {
     assert_eq!((transcript.calls().len(), log.text().as_str()), (1, ""));
     assert!(seen.take().is_empty());
 }
+
+#[on_failure(function = "loop", step = "item", retries = 1)]
+async fn unpack(item: StepOutput<u32>, State(seen): State<Seen>) -> Outcome {
+    seen.note(format!("{}", *item));
+    match (*item, seen.len()) {
+        (2, _) => Err("stuck".into()),
+        // Once, after the other one has failed for good.
+        (1, 3) => Err("hiccup".into()),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn the_error_of_a_loop_is_that_of_the_use_that_failed() {
+    let seen = Seen::default();
+    let backoff = Backoff::new().first(Duration::from_millis(1)).max(Duration::from_millis(1));
+    let builder = builder().backoff(backoff).state(seen.clone()).register(handlers![unpack]);
+    let dispatcher = builder.build().unwrap();
+    let event = failure("shop-loop").completed_step("item", 1).completed_step("item", 2).build();
+    let report = dispatcher.dispatch(event).await;
+    assert_eq!(seen.take(), ["2", "2", "1", "1"]);
+    let run = &report.runs[0];
+    assert_eq!((run.result.as_ref().unwrap_err().to_string().as_str(), run.attempts), ("stuck", 4));
+}
+
+#[on_failure(function = "asks", step = "charge-card")]
+async fn asks(_charge: StepOutput<Value>, step: Step) -> Outcome<Value> {
+    let cents = step.invoke::<u32>("refund", inngest_failure::Invoke::new("pay-refund")).await?;
+    let wait = inngest_failure::Wait::new("pay/settled", Duration::from_secs(60));
+    let settled = step.wait_for_event::<Value>("settled", wait).await?;
+    Ok(json!([cents, settled.is_some()]))
+}
+
+#[tokio::test]
+async fn what_an_undo_waits_for_is_said_by_its_name() {
+    let dispatcher = builder().register(handlers![asks]).build().unwrap();
+    let event = failure("shop-asks").completed_step("charge-card", 1).build();
+    let settled = inngest_failure::Event::new("pay/settled", json!({}));
+    let transcript = TestRun::new(&dispatcher, "shop-asks-rollback", event)
+        .invoke_returns("undo/charge-card/refund", 1250)
+        .event_arrives("undo/charge-card/settled", &settled)
+        .run()
+        .await;
+    transcript.assert_undone(["charge-card"]);
+    assert_eq!(transcript.assert_succeeded()["undone"][0]["result"], json!([1250, true]));
+}
+
+#[tokio::test]
+async fn a_step_in_flight_is_named_and_ids_that_look_like_numbers_are_no_numbers() {
+    let time = "2026-11-22T21:00:01.000Z";
+    let span = |id: &str, status: &str, output: Value| {
+        let hashed = sha1_smol::Sha1::from(id).digest().to_string();
+        json!({ "name": id, "stepId": hashed, "status": status, "output": output, "endedAt": time, "startedAt": time })
+    };
+    let children = [
+        span("reserve-stock", "COMPLETED", json!({ "data": "r-1" })),
+        // Its own id, not the second use of the other.
+        span("reserve-stock:1", "COMPLETED", json!({ "data": 7 })),
+        span("charge-card", "RUNNING", json!(null)),
+    ];
+    let root = json!({ "name": "Run", "status": "FAILED", "children": children });
+    let answer = json!({ "data": { "runId": "r1", "rootSpan": root } }).to_string();
+    let seen = Seen::default();
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let event = failure("shop-checkout").trace(answer.parse().unwrap()).build();
+    let transcript = TestRun::new(&dispatcher(&seen), ROLLBACK, event).run().await;
+    transcript.assert_undone(["reserve-stock"]);
+    assert_eq!(transcript.assert_succeeded()["in_flight"], json!(["charge-card"]));
+    assert!(log.text().contains("steps were in flight when the run failed"), "{}", log.text());
+}

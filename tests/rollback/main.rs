@@ -29,6 +29,10 @@ impl Seen {
         self.0.lock().unwrap().push(what.into());
     }
 
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }

@@ -111,6 +111,11 @@ pub struct Api {
 impl Api {
     /// The answers to the first requests, in their order; any further one is answered with 500.
     pub async fn start(answers: &[(u16, &str)]) -> Self {
+        Self::start_late(answers, Duration::ZERO).await
+    }
+
+    /// The same, each answer only after this time.
+    pub async fn start_late(answers: &[(u16, &str)], delay: Duration) -> Self {
         let answers: VecDeque<(u16, Bytes)> = answers
             .iter()
             .map(|(status, body)| (*status, Bytes::copy_from_slice(body.as_bytes())))
@@ -126,6 +131,7 @@ impl Api {
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
                     log.lock().unwrap().push(Request::from_parts(parts, body));
+                    tokio::time::sleep(delay).await;
                     let answer = answers.lock().unwrap().pop_front();
                     let (status, body) = answer.unwrap_or((500, "no more answers".into()));
                     let response = Response::builder().status(status).body(Full::new(body));

@@ -59,6 +59,7 @@ impl Api {
         if self.mode() == Mode::Dev {
             paths.reverse();
         }
+        let mut is_unknown = false;
         for base in paths {
             let path = format!("{base}/runs/{run_id}/trace?includeOutput=true");
             let answer = match self.request(Method::GET, &path, &[], Bytes::new()).await {
@@ -66,10 +67,8 @@ impl Api {
                 Err(error) => return Asked::Again(Err(failed(error))),
             };
             match answer.status() {
-                StatusCode::NOT_FOUND if !is_json(&answer) => {}
-                StatusCode::NOT_FOUND => {
-                    return Asked::Done(Err(TraceError::UnknownRun { run_id: run_id.to_owned() }));
-                }
+                // A proxy may say so as well, and the other place have it.
+                StatusCode::NOT_FOUND => is_unknown |= is_json(&answer),
                 status if status.is_success() => return self.read(run_id, &answer),
                 status => {
                     let error = self.refused(run_id, status);
@@ -80,6 +79,9 @@ impl Api {
                     };
                 }
             }
+        }
+        if is_unknown {
+            return Asked::Done(Err(TraceError::UnknownRun { run_id: run_id.to_owned() }));
         }
         Asked::Done(Err(TraceError::Unsupported {
             message: format!(

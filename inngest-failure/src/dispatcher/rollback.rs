@@ -85,8 +85,8 @@ pub(super) struct Undo {
 /// The steps that no trace has shown yet.
 #[derive(Debug)]
 struct Unseen {
-    steps: Vec<&'static str>,
-    traces: u32,
+    /// Each with the number of traces that lacked it.
+    steps: Vec<(&'static str, u32)>,
     is_logged: bool,
 }
 
@@ -104,8 +104,8 @@ struct Done<'a> {
 
 impl Undos {
     pub(super) fn new(undos: Vec<Undo>, policy: Rollback) -> Self {
-        let steps = undos.iter().map(|undo| undo.step).collect();
-        let unseen = Mutex::new(Unseen { steps, traces: 0, is_logged: false });
+        let steps = undos.iter().map(|undo| (undo.step, 0)).collect();
+        let unseen = Mutex::new(Unseen { steps, is_logged: false });
         Self { undos, policy, unseen }
     }
 
@@ -120,7 +120,7 @@ impl Undos {
                 return Err(failed("the rollback was called without steps"));
             };
             let undos = self.of(cx);
-            if undos.is_empty() {
+            if undos.is_empty() && !pass.remembers("plan") {
                 // The server chose it by the function alone.
                 return Ok(json!({ "undone": [], "note": "no undo is for an error of this name" }));
             }
@@ -169,6 +169,14 @@ impl Undos {
             let steps: Vec<&str> = undos.iter().map(|undo| undo.step).collect();
             let plan = Plan::of(&trace, &steps);
             self.look_for_unseen(&steps, &plan);
+            if !plan.in_flight.is_empty() {
+                tracing::warn!(
+                    function_id = shown(cx.event().function_id()),
+                    failed_run_id = shown(cx.event().run_id()),
+                    steps = ?plan.in_flight,
+                    "steps were in flight when the run failed, and may still complete: they are not undone",
+                );
+            }
             serde_json::to_string(&plan).map_err(|error| Fault::of(&error.into()))
         });
         let plan = plan.await.map_err(|error| CallError::Failed(error.into()))?;
@@ -181,18 +189,23 @@ impl Undos {
     fn look_for_unseen(&self, looked_for: &[&str], plan: &Plan) {
         // Whoever panicked while holding it left it as good as before.
         let mut unseen = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
-        unseen.steps.retain(|step| !looked_for.contains(step) || plan.unknown.contains_key(*step));
-        unseen.traces = unseen.traces.saturating_add(1);
-        let near = |step: &&'static str| {
+        unseen
+            .steps
+            .retain(|(step, _)| !looked_for.contains(step) || plan.unknown.contains_key(*step));
+        for (step, traces) in &mut unseen.steps {
+            *traces += u32::from(looked_for.contains(step));
+        }
+        let near = |(step, _): &(&'static str, u32)| {
             let near = plan.unknown.get(*step)?.as_deref()?;
             Some((*step, near))
         };
         let found = unseen.steps.iter().find_map(near);
-        let message = match (found, unseen.steps.first()) {
+        let missed = unseen.steps.iter().find(|(_, traces)| *traces >= MANY_TRACES);
+        let message = match (found, missed) {
             (Some((step, near)), _) => format!(
                 "no step `{step}` in what the function had done, but `{near}`; is that what `step = {step:?}` means?"
             ),
-            (None, Some(step)) if unseen.traces >= MANY_TRACES => format!(
+            (None, Some((step, _))) => format!(
                 "no step `{step}` in {MANY_TRACES} failed runs of the function, nor anything like it; see that \
                  `step = {step:?}` is the id of one"
             ),
@@ -249,19 +262,16 @@ impl Undo {
         tally: Option<&Tally>,
     ) -> Result<Value, FailureError> {
         let label = label(self.step, planned.index);
-        let prefix = format!("undo/{}/", planned.step_id);
+        // Its own steps have ids of their own after this one, which none can have: blank ids are refused.
+        let key = format!("undo/{}/", planned.step_id);
         // Its own steps come before the one that remembers what has become of it.
-        let (key, called) = match self.takes_steps {
-            false => (label.clone(), None),
-            true if pass.remembers(&prefix) => (prefix, None),
+        let called = match self.takes_steps && !pass.remembers(&key) {
+            false => None,
             true => {
-                let scope = Scope {
-                    prefix: prefix.clone(),
-                    label: format!("{label}/"),
-                    retries: self.retries,
-                };
-                let called = self.call(cx, planned, cx.attempt(), Some((pass, scope)), tally).await;
-                (prefix, Some(called))
+                let label = format!("{label}/");
+                let scope = Scope { prefix: key.clone(), label, retries: self.retries };
+                let attempt = pass.failures_under(&key).unwrap_or(cx.attempt());
+                Some(self.call(cx, planned, attempt, Some((pass, scope)), tally).await)
             }
         };
         let name = Name { key: &key, label: &label, retries: Some(self.retries) };
@@ -284,7 +294,11 @@ impl Undo {
                 }
             }
         });
-        match json.await {
+        let result = json.await;
+        if let Some(tally) = tally {
+            tally.ended(&self.context.id, result.is_err());
+        }
+        match result {
             Ok(json) => Ok(serde_json::from_str(&json).unwrap_or_default()),
             Err(error) => Err(of_step(error)),
         }
@@ -299,7 +313,7 @@ impl Undo {
         steps: Option<(&Arc<Pass>, Scope)>,
         tally: Option<&Tally>,
     ) -> Result<Value, RunError> {
-        let started = Instant::now();
+        let _attempt = tally.map(|tally| tally.attempt(&self.context.id));
         let output = match self.output(cx, planned).await {
             Ok(output) => output,
             Err(error) => return Err(RunError::Failed(error)),
@@ -320,9 +334,6 @@ impl Undo {
             }
             _ => call_once(self.call, &cx, self.timeout).await,
         };
-        if let Some(tally) = tally {
-            tally.attempted(&self.context.id, started.elapsed());
-        }
         tracing::debug!(
             handler_id = self.context.id,
             step = planned.step,
@@ -337,7 +348,7 @@ impl Undo {
     /// What the step had returned: from the plan, or from the trace if that was too large for the plan.
     async fn output(&self, cx: &Context, planned: &Planned) -> Result<Box<RawValue>, HandlerError> {
         if let Some(output) = &planned.output {
-            return Ok(output.clone());
+            return Ok(RawValue::from_string(output.clone())?);
         }
         let trace = cx.trace().await.map_err(TraceError::into_handler_error)?;
         let step = trace.step(&planned.step_id).ok_or_else(|| {
@@ -368,12 +379,17 @@ where
         if !self.clock.is_over(is_asleep, cx) {
             return Poll::Pending;
         }
+        #[cfg(feature = "serve")]
+        if self.pass.target_is_missing().is_some() {
+            self.pass.give_target_up();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if !self.pass.time_out() {
             return Poll::Ready(Err(RunError::TimedOut));
         }
-        // The step has failed. If the handler is to see that, its call begins anew.
-        self.clock.restart();
-        cx.waker().wake_by_ref();
+        // The pass has its end, which whoever polls it sees next.
+        self.pass.call_anew();
         Poll::Pending
     }
 }
@@ -386,9 +402,12 @@ pub(super) struct Tally(Mutex<Vec<Noted>>);
 struct Noted {
     id: String,
     attempts: u32,
+    begun: Instant,
     elapsed: Duration,
     /// What its last attempt failed with.
     error: Option<RunError>,
+    /// What it failed with for good, first.
+    last_error: Option<RunError>,
     result: Option<Result<Value, RunError>>,
 }
 
@@ -399,8 +418,10 @@ impl Tally {
             all.push(Noted {
                 id: id.to_owned(),
                 attempts: 0,
+                begun: Instant::now(),
                 elapsed: Duration::ZERO,
                 error: None,
+                last_error: None,
                 result: None,
             });
             all.len() - 1
@@ -408,11 +429,22 @@ impl Tally {
         note(&mut all[at])
     }
 
-    fn attempted(&self, id: &str, elapsed: Duration) {
-        self.with(id, |noted| {
-            noted.attempts += 1;
-            noted.elapsed += elapsed;
+    /// Counts an attempt, whatever becomes of it; it lasts as long as what is given back.
+    fn attempt<'a>(&'a self, id: &'a str) -> Attempt<'a> {
+        self.with(id, |noted| noted.attempts += 1);
+        Attempt { tally: self, id }
+    }
+
+    /// One use of the step is done.
+    fn ended(&self, id: &str, has_failed: bool) {
+        let dropped = self.with(id, |noted| {
+            let error = noted.error.take();
+            match has_failed && noted.last_error.is_none() {
+                true => std::mem::replace(&mut noted.last_error, error),
+                false => error,
+            }
         });
+        drop_caught(dropped);
     }
 
     fn failed(&self, id: &str, error: RunError) {
@@ -436,7 +468,7 @@ impl Tally {
                         "the step is left as it is, for another one could not be undone and the rollback stops at the \
                          first",
                     ))),
-                    (Some(error), _) => Err(noted.error.take().unwrap_or_else(|| {
+                    (Some(error), _) => Err(noted.last_error.take().unwrap_or_else(|| {
                         RunError::Failed(HandlerError::non_retriable(error.clone()))
                     })),
                     (None, [_]) => Ok(values().next().unwrap_or_default()),
@@ -445,6 +477,18 @@ impl Tally {
                 });
             });
         }
+    }
+}
+
+/// An attempt that is being made.
+struct Attempt<'a> {
+    tally: &'a Tally,
+    id: &'a str,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.tally.with(self.id, |noted| noted.elapsed = noted.begun.elapsed());
     }
 }
 
@@ -470,6 +514,9 @@ fn report(
         done.iter().filter_map(|done| Some((done, done.result.as_ref().err()?))).collect();
     if failures.is_empty() {
         let mut report = json!({ "undone": undone, "not_completed": plan.not_completed });
+        if !plan.in_flight.is_empty() {
+            report["in_flight"] = json!(plan.in_flight);
+        }
         if plan.undo.is_empty() {
             report["note"] = "the failed run had completed no step that has an undo".into();
         }

@@ -142,6 +142,8 @@ impl Context {
     ) -> Self {
         let mut cx = Self::new(self.event.clone(), handler);
         cx.attempt = attempt;
+        // The server may know of fewer.
+        cx.max_attempts = cx.max_attempts.min(self.max_attempts);
         cx.rare.clone_from(&self.rare);
         cx.rare.get_or_insert_default().undone = Some(undone);
         cx

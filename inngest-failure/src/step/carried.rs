@@ -45,6 +45,8 @@ pub(crate) struct Carried {
     uses: HashMap<String, Uses>,
     /// The steps that the tool takes for running ones.
     running: BTreeMap<Ticket, Running>,
+    /// What the tool has said of steps before they were met.
+    looked_up: HashMap<String, Result<Running, Result<Value, Error>>>,
     handover: Option<Handover>,
 }
 
@@ -90,6 +92,7 @@ impl Carried {
             is_last,
             uses: HashMap::new(),
             running: BTreeMap::new(),
+            looked_up: HashMap::new(),
             handover: None,
         }
     }
@@ -109,20 +112,29 @@ impl Carried {
         self.handover.take()
     }
 
+    /// Whether the tool remembers the first use of this id, which is met later if at all.
+    pub(super) fn remembers(&mut self, id: &str) -> bool {
+        let start = || Running::start(&self.tool, id);
+        self.looked_up.entry(id.to_owned()).or_insert_with(start).is_err()
+    }
+
     /// Asks the tool for a step.
     pub(super) fn ask(&mut self, ticket: Ticket, met: &Met) -> Came {
         if self.running.contains_key(&ticket) {
             return Came::New;
         }
-        self.skip_to(met);
+        let looked_up = self.looked_up.remove(&met.id).filter(|_| met.number == 1);
+        self.skip_to(met, looked_up.is_some());
         let answer = match &met.op {
-            Op::Run | Op::SendEvent => match Running::start(&self.tool, &met.id) {
-                Ok(running) => {
-                    self.running.insert(ticket, running);
-                    return Came::New;
+            Op::Run | Op::SendEvent => {
+                match looked_up.unwrap_or_else(|| Running::start(&self.tool, &met.id)) {
+                    Ok(running) => {
+                        self.running.insert(ticket, running);
+                        return Came::New;
+                    }
+                    Err(answer) => answer.map(|value| open(&value)),
                 }
-                Err(answer) => answer.map(|value| open(&value)),
-            },
+            }
             Op::Sleep { until } => {
                 let slept = self.tool.sleep(&met.id, until.left());
                 slept.map(|()| Ok("null".to_owned()))
@@ -147,9 +159,9 @@ impl Carried {
     }
 
     /// Uses up the numbers of the steps of this id that were dropped before the tool was asked for them.
-    fn skip_to(&mut self, met: &Met) {
+    fn skip_to(&mut self, met: &Met, is_asked: bool) {
         let Some(uses) = self.uses.get_mut(&met.id) else { return };
-        while uses.asked + 1 < met.number {
+        while uses.asked + 1 < met.number && !is_asked {
             // Were it remembered, whoever wanted to know is gone.
             drop(Running::start(&self.tool, &met.id));
             uses.asked += 1;

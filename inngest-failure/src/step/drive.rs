@@ -50,6 +50,9 @@ pub(crate) async fn drive<F: Future + Unpin>(
             }
             match pass.advance() {
                 Next::Poll => {}
+                Next::Stop if pass.is_late() => {
+                    return Poll::Ready(Driven::TimedOut { in_step: true });
+                }
                 Next::Stop => return Poll::Ready(Driven::Stopped),
                 Next::Wait => break,
             }
@@ -85,19 +88,13 @@ impl Drop for Over<'_> {
 
 /// A time-out that stands still while the handler sleeps.
 pub(crate) struct Clock {
-    whole: Option<Duration>,
     left: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Clock {
     pub(crate) fn new(timeout: Option<Duration>) -> Self {
-        Self { whole: timeout, left: timeout, timer: None }
-    }
-
-    /// Gives all of the time once more.
-    pub(crate) fn restart(&mut self) {
-        *self = Self::new(self.whole);
+        Self { left: timeout, timer: None }
     }
 
     pub(crate) fn is_over(&mut self, is_asleep: bool, cx: &mut Context<'_>) -> bool {

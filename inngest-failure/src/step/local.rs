@@ -66,6 +66,15 @@ impl Local {
         self.memory.failures.get(key).copied().unwrap_or_default()
     }
 
+    /// How often the step has failed that is tried again of those with this prefix.
+    pub(super) fn failures_under(&self, prefix: &str) -> u32 {
+        let Memory { failures, outcomes, .. } = &*self.memory;
+        let of_prefix = failures
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix) && !outcomes.contains_key(*key));
+        of_prefix.map(|(_, failures)| *failures).max().unwrap_or_default()
+    }
+
     /// Whether the attempt is to end, since a step has failed.
     pub(super) fn is_failing(&self) -> bool {
         self.failing.is_some()

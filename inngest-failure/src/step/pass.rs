@@ -57,6 +57,8 @@ pub(crate) struct Pass {
 struct State {
     host: Host,
     is_over: bool,
+    /// Whether the handler is to be called anew, for the time of one of its parts was over.
+    is_late: bool,
     /// The ids that were used, each with the number that its next repetition gets.
     ids: HashMap<String, u32>,
     met: BTreeMap<Ticket, Met>,
@@ -212,6 +214,7 @@ impl Pass {
         let state = State {
             host,
             is_over: false,
+            is_late: false,
             ids: HashMap::new(),
             met: BTreeMap::new(),
             next: 0,
@@ -333,15 +336,39 @@ impl Pass {
         }
     }
 
-    /// Whether the step is known to have completed, or to have failed for good. The SDK's tool says nothing of that.
+    /// Whether it is known that the step has completed, or has failed for good. It is asked of a step that is met once
+    /// at most.
     pub(crate) fn remembers(&self, key: &str) -> bool {
         match &mut self.lock().host {
             Host::Local(local) => local.rank(key).is_some(),
             #[cfg(feature = "serve")]
             Host::Remote(remote) => remote.remembers(&hash(key)),
             #[cfg(feature = "sdk")]
-            Host::Carried(_) => false,
+            Host::Carried(carried) => carried.remembers(key),
         }
+    }
+
+    /// How often the step has failed that is tried again of those with this prefix, where that is known: in process.
+    pub(crate) fn failures_under(&self, prefix: &str) -> Option<u32> {
+        match &self.lock().host {
+            Host::Local(local) => Some(local.failures_under(prefix)),
+            #[cfg(feature = "serve")]
+            Host::Remote(_) => None,
+            #[cfg(feature = "sdk")]
+            Host::Carried(_) => None,
+        }
+    }
+
+    /// The time of a part of the handler is over, and with it that of a step: if the step is not tried again, the handler
+    /// is to be called anew, in process, to see that.
+    pub(crate) fn call_anew(&self) {
+        let mut state = self.lock();
+        state.is_late = matches!(&state.host, Host::Local(local) if !local.is_failing());
+    }
+
+    /// Whether the handler is to be called anew.
+    pub(super) fn is_late(&self) -> bool {
+        self.lock().is_late
     }
 
     /// Decides what happens next, after the handler was polled and waits.
@@ -355,7 +382,7 @@ impl Pass {
     /// If the step that was asked for has not turned up, or the handler holds it while it waits for a step that is not to
     /// run now, the number of those that have turned up.
     #[cfg(feature = "serve")]
-    pub(super) fn target_is_missing(&self) -> Option<Ticket> {
+    pub(crate) fn target_is_missing(&self) -> Option<Ticket> {
         let state = self.lock();
         let Host::Remote(remote) = &state.host else { return None };
         if state.running > 0 || !remote.has_target() {
@@ -367,7 +394,7 @@ impl Pass {
 
     /// The step that was asked for did not turn up.
     #[cfg(feature = "serve")]
-    pub(super) fn give_target_up(&self) {
+    pub(crate) fn give_target_up(&self) {
         if let Host::Remote(remote) = &mut self.lock().host {
             remote.give_target_up();
         }
@@ -518,6 +545,9 @@ impl State {
     }
 
     fn advance(&mut self, wakers: &mut Vec<Waker>) -> Next {
+        if self.is_late {
+            return Next::Stop;
+        }
         self.hold_back();
         self.resume(wakers);
         let (is_over, waits_for_running) = match &self.host {

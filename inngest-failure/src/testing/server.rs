@@ -177,6 +177,12 @@ impl Server {
         self.answers.insert(hash(&step), (step, answer));
     }
 
+    /// What comes of a step, which an undo's is known by its name for.
+    fn take_answer(&mut self, id: &str, operation: &Value) -> Option<(String, Answer)> {
+        let name = operation["displayName"].as_str().unwrap_or_default();
+        self.answers.remove(id).or_else(|| self.answers.remove(&hash(name)))
+    }
+
     /// The steps for which there were answers that nobody has waited for.
     pub(super) fn unasked(&self) -> impl Iterator<Item = &str> {
         self.answers.values().map(|(step, _)| step.as_str())
@@ -261,7 +267,7 @@ impl Server {
                 let due = self.due(&operation["opts"]["duration"]);
                 self.resume(due, id, Value::Null);
             }
-            "WaitForEvent" => match self.answers.remove(&id) {
+            "WaitForEvent" => match self.take_answer(&id, operation) {
                 Some((_, Answer::Event(event))) => {
                     let (waits, comes) = (&operation["opts"]["event"], &event["name"]);
                     assert!(
@@ -279,7 +285,7 @@ impl Server {
                 }
             },
             "InvokeFunction" => {
-                let memo = match self.answers.remove(&id) {
+                let memo = match self.take_answer(&id, operation) {
                     Some((_, Answer::Returned(data))) => json!({ "data": data }),
                     Some((_, Answer::Failed(error))) => json!({ "error": error }),
                     Some((_, Answer::Event(_))) | None => panic!(

@@ -172,7 +172,8 @@ impl Transcript {
         let operations = self.calls.iter().flat_map(|call| &call.operations);
         let plan =
             operations.filter_map(|operation| operation.strip_prefix("StepRun plan ")).next();
-        let plan: Value = plan.and_then(|plan| serde_json::from_str(plan).ok()).unwrap_or_default();
+        let plan: Option<Value> = plan.and_then(|plan| serde_json::from_str(plan).ok());
+        let Some(plan) = plan else { panic!("there was no plan of a rollback\n\n{self}") };
         let unknown = plan["unknown"].as_object().into_iter().flatten();
         let unknown: Vec<String> = unknown
             .map(|(step, near)| match near.as_str() {

@@ -7,7 +7,7 @@ use quick_cache::{Weighter, sync::Cache};
 use super::{RunTrace, TraceError, TraceSource};
 #[cfg(feature = "api")]
 use crate::api::Api;
-use crate::event::FailureEvent;
+use crate::{dispatcher::shown, event::FailureEvent};
 
 /// How much of traces is kept, in bytes: as much as the largest answer that is read.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -29,7 +29,7 @@ struct Bytes;
 impl Weighter<String, RunTrace> for Bytes {
     fn weight(&self, _: &String, trace: &RunTrace) -> u64 {
         // What weighs nothing would never go.
-        trace.inner.bytes.max(1) as u64
+        (trace.inner.bytes + size_of_val(trace.steps())).max(1) as u64
     }
 }
 
@@ -76,6 +76,11 @@ impl Traces {
                 Some(source) => source.trace(run_id).await?,
                 None => return Err(no_source()),
             };
+            if trace.run_id() != run_id {
+                let message =
+                    format!("the trace source gave that of run `{}`", shown(trace.run_id()));
+                return Err(TraceError::other(message));
+            }
             match trace.is_unfinished() {
                 true => Err(TraceError::Unfinished { run_id: run_id.to_owned() }),
                 false => Ok(trace),

@@ -158,8 +158,11 @@ impl RunTrace {
         // A step of the code may have had the number's own id, so that a number is left out.
         (0..=u32::try_from(self.inner.steps.len()).unwrap_or(u32::MAX))
             .filter_map(|number| {
-                let step =
-                    self.step(&hash(id, number)).or_else(|| self.step(&rust_hash(id, number)))?;
+                let own = self.step(&hash(id, number)).filter(|step| {
+                    // A step whose own id is that: the number belongs to it.
+                    number == 0 || step.name != format!("{id}:{number}")
+                });
+                let step = own.or_else(|| self.step(&rust_hash(id, number)))?;
                 Some((number, step))
             })
             .collect()

@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
+use serde_path_to_error::Track;
 
 use super::{Inner, StepStatus, TraceStep};
 use crate::{error::ParseError, event::FailureError};
@@ -52,6 +53,7 @@ pub(super) fn trace(text: &str) -> Result<Inner, ParseError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let answer: Answer<'_> = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| ParseError::trace(&error))?;
+    deserializer.end().map_err(|error| ParseError::not_json(&error))?;
     let Data { run_id, root_span } = answer.data;
     let mut found = Vec::new();
     collect(&root_span, &mut found);
@@ -172,7 +174,11 @@ pub(super) fn output<T: DeserializeOwned>(name: &str, output: &RawValue) -> Resu
     }
     let read = |json: &str| {
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        serde_path_to_error::deserialize(&mut deserializer)
+        let value = serde_path_to_error::deserialize(&mut deserializer)?;
+        // Of a number that has become too large, an integer would be only the beginning.
+        let end = deserializer.end();
+        end.map_err(|error| serde_path_to_error::Error::new(Track::new().path(), error))?;
+        Ok(value)
     };
     let whole = output.get();
     let error = match read(whole) {

@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use super::{RunTrace, StepStatus};
+use super::{RunTrace, StepStatus, TraceStep};
 use crate::suggest::nearest;
 
 /// How much of what steps had returned travels with a plan, in bytes: it comes with every call of the rollback, and a call
@@ -19,6 +18,9 @@ pub(crate) struct Plan {
     pub(crate) undo: Vec<Planned>,
     /// The steps with an undo that had not completed.
     pub(crate) not_completed: Vec<String>,
+    /// Those that were in flight when the run failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) in_flight: Vec<String>,
     /// The steps with an undo that the trace does not know at all, each with the nearest name that it knows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) unknown: BTreeMap<String, Option<String>>,
@@ -33,9 +35,10 @@ pub(crate) struct Planned {
     pub(crate) step_id: String,
     /// In milliseconds since the Unix epoch.
     completed_at: u64,
-    /// What it had returned; none if that is too large to travel, and read again then.
+    /// The JSON of what it had returned; none if that is too large to travel, and read again then. A text, which nobody
+    /// on its way reads as numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) output: Option<Box<RawValue>>,
+    pub(crate) output: Option<String>,
 }
 
 impl Planned {
@@ -50,6 +53,7 @@ impl Plan {
     pub(crate) fn of(trace: &RunTrace, steps: &[&str]) -> Self {
         let mut undo: Vec<(usize, Planned)> = Vec::new();
         let mut not_completed = Vec::new();
+        let mut in_flight = Vec::new();
         let mut unknown = BTreeMap::new();
         for step in steps {
             let uses = trace.uses(step);
@@ -57,6 +61,12 @@ impl Plan {
                 unknown.insert((*step).to_owned(), near(trace, steps, step));
             }
             let before = undo.len();
+            let is_in_flight = |(_, used): &(u32, &TraceStep)| {
+                matches!(used.status, StepStatus::Running | StepStatus::Waiting)
+            };
+            if uses.iter().any(is_in_flight) {
+                in_flight.push((*step).to_owned());
+            }
             for (index, used) in uses {
                 if used.status != StepStatus::Completed {
                     continue;
@@ -69,7 +79,7 @@ impl Plan {
                     index,
                     step_id: used.step_id.clone(),
                     completed_at: completed_at.map_or(0, |since| since.as_millis() as u64),
-                    output: Some(used.raw_output().to_owned()),
+                    output: Some(used.raw_output().get().to_owned()),
                 };
                 undo.push((place, planned));
             }
@@ -81,13 +91,13 @@ impl Plan {
         let mut undo: Vec<Planned> = undo.into_iter().map(|(_, planned)| planned).collect();
         let mut left = MAX_OUTPUT_BYTES;
         for planned in &mut undo {
-            let bytes = planned.output.as_ref().map_or(0, |output| output.get().len());
+            let bytes = planned.output.as_ref().map_or(0, String::len);
             match left.checked_sub(bytes) {
                 Some(rest) => left = rest,
                 None => planned.output = None,
             }
         }
-        Self { undo, not_completed, unknown }
+        Self { undo, not_completed, in_flight, unknown }
     }
 }
 
