@@ -163,7 +163,7 @@ impl Dispatcher {
         }
         let function_id = event.function_id().to_owned();
         let run_id = event.run_id().to_owned();
-        let run = |unit: usize, event| inner.handlers[unit].run(event, &inner.tools, &span);
+        let run = |unit: usize, event| inner.handlers[unit].run(event, &inner.tools, &span, None);
         let runs = match selection.handlers.as_slice() {
             &[only] if !inner.handlers[inner.units[only]].is_rollback() => {
                 vec![run(inner.units[only], event).await]

@@ -38,10 +38,12 @@ use crate::{
 ///     println!("released {}", *reserved);
 /// }
 ///
-/// # #[derive(Debug)] struct Source;
-/// # impl inngest_failure::TraceSource for Source {
-/// #     fn trace<'a>(&'a self, _: &'a str)
-/// #         -> inngest_failure::BoxFuture<'a, Result<inngest_failure::RunTrace, inngest_failure::TraceError>> { todo!() }
+/// # use inngest_failure::{BoxFuture, RunTrace, TraceError, TraceSource};
+/// # struct Source;
+/// # impl TraceSource for Source {
+/// #     fn trace<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<RunTrace, TraceError>> {
+/// #         Box::pin(async move { Err(TraceError::UnknownRun { run_id: run_id.to_owned() }) })
+/// #     }
 /// # }
 /// let dispatcher = Dispatcher::builder()
 ///     .without_inventory()

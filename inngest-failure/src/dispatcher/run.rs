@@ -117,25 +117,16 @@ impl Handler {
         dispatch: &Span,
     ) -> Vec<HandlerRun> {
         let Runs::Rollback(undos) = &self.runs else {
-            return vec![self.run(event, tools, dispatch).await];
+            return vec![self.run(event, tools, dispatch, None).await];
         };
         let tally = Tally::default();
         let cx = Context::new(event.clone(), Arc::clone(&self.context));
-        let run = Box::pin(self.run_tallied(event, tools, dispatch, Some(&tally))).await;
+        let run = Box::pin(self.run(event, tools, dispatch, Some(&tally))).await;
         undos.runs(&cx, tally, run.result, run.elapsed)
     }
 
     /// Runs the handler until it succeeds or has failed for good.
     pub(super) async fn run(
-        &self,
-        event: FailureEvent,
-        tools: &Tools,
-        dispatch: &Span,
-    ) -> HandlerRun {
-        self.run_tallied(event, tools, dispatch, None).await
-    }
-
-    async fn run_tallied(
         &self,
         event: FailureEvent,
         tools: &Tools,

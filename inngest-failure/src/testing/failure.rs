@@ -69,7 +69,11 @@ impl Steps {
             root["output"] = error;
         }
         let answer = json!({ "data": { "runId": run_id, "rootSpan": root } });
-        answer.to_string().parse().expect("it is written as it is read")
+        match answer.to_string().parse() {
+            Ok(trace) => trace,
+            // What a step is said to have returned may be nested deeper than any JSON that is read.
+            Err(error) => panic!("the steps make no trace that can be read: {error}"),
+        }
     }
 }
 
@@ -205,7 +209,8 @@ impl FailureBuilder {
     ///
     /// # Panics
     ///
-    /// If the function's or the run's id is empty, or the event is larger than Inngest sends one.
+    /// If the function's or the run's id is empty, the event is larger than Inngest sends one, or what a step had returned is
+    /// nested too deep.
     #[track_caller]
     pub fn build(self) -> FailureEvent {
         let Self { function_id, run_id, kind, error, event_name, data, events, trace, steps } =
