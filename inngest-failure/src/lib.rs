@@ -74,6 +74,28 @@
 //! Inngest drops for an endpoint's `rate_limit` or `idempotency`. The endpoint's builder, or what makes functions of the
 //! SDK, warns where there is neither a fallback nor a handler for `*`.
 //!
+//! # Dead letters
+//!
+//! Inngest sends no failure event for a run that a failure event had itself started: if a handler fails for good, nobody is
+//! told. Give the dispatcher a place for [dead letters](DeadLetters), a [file](JsonLines) for example, and each such failure
+//! is there with all that is needed to [try again](Dispatcher::retry): the event, the error, and the steps that the handler
+//! had completed, which do not run once more.
+//!
+//! # Metrics
+//!
+//! With the feature `metrics` the following goes to the recorder that the program has installed, before it builds the
+//! dispatcher. `handler_id` is that of a handler, or of a rollback as a whole.
+//!
+//! | name | labels | |
+//! |---|---|---|
+//! | `inngest_failure_events_total` | `kind` | counter: failure events dispatched in process |
+//! | `inngest_failure_unhandled_events_total` | | counter: those that were [unhandled](Dispatch::is_unhandled) |
+//! | `inngest_failure_handler_runs_total` | `handler_id`, `outcome` | counter: runs that have ended for good. `outcome` is `succeeded`, `failed`, `payload`, `timed_out`, `panicked` or `rate_limited` |
+//! | `inngest_failure_handler_attempts_total` | `handler_id`, `outcome` | counter: attempts, which are calls under Inngest. `outcome` may also be `stopped`, of one that a step has ended, and `dropped` |
+//! | `inngest_failure_handler_attempt_duration_seconds` | `handler_id` | histogram |
+//! | `inngest_failure_handler_attempts_in_flight` | `handler_id` | gauge |
+//! | `inngest_failure_dead_letters_total` | `outcome` | counter: `kept` by a sink, or `logged` since it could not be |
+//!
 //! # Runtime
 //!
 //! Handlers run on [Tokio](https://tokio.rs), with its timer enabled. Panics are caught where they unwind, not
@@ -87,6 +109,7 @@
 //! | `api` | [`Api`][api]: the keys, mode and origins of Inngest's API, and an HTTP client for it, by which traces of failed runs are read. Its TLS is rustls with `ring`, which needs a C compiler to build |
 //! | `serve` | [`Endpoint`][endpoint], and `api` with it |
 //! | `sdk` | [`sdk`][sdk]: the handlers as functions of a server of the crate `inngest`, which is **licensed under GPL-3.0** and links OpenSSL, whose headers must be there to build it; `api` with it |
+//! | `metrics` | counters, durations and a gauge of events, attempts, runs and dead letters, [for the facade](#metrics) of the crate `metrics` |
 //! | `testing` | [`testing`][testing]: failure events and steps for tests of handlers, and a player of the server that calls them; `serve` with it |
 //!
 //! # Guides
@@ -143,6 +166,7 @@ pub mod __private;
     expect(dead_code, unused_imports, reason = "most of it is for the endpoint")
 )]
 mod api;
+mod dead_letter;
 mod dispatcher;
 mod error;
 mod event;
@@ -161,6 +185,7 @@ pub mod guide {
     #[doc = include_str!("../guides/testing.md")]
     pub mod testing {}
 }
+mod metrics;
 mod panic;
 mod rate;
 mod registry;
@@ -178,18 +203,22 @@ pub mod testing;
 mod trace;
 
 #[cfg(feature = "api")]
-pub use self::api::{Api, ApiBuilder};
+pub use self::{
+    api::{Api, ApiBuilder},
+    dead_letter::SendEvent,
+};
 
 #[doc(no_inline)]
 pub use self::__private::BoxFuture;
 #[doc(inline)]
 pub use self::{
+    dead_letter::{CompletedStep, DeadLetter, DeadLetters, JsonLines},
     dispatcher::{
         Backoff, Dispatch, DispatchFuture, Dispatcher, DispatcherBuilder, HandlerRun, Rollback,
-        RunError,
+        RunError, UnknownHandler,
     },
     error::{
-        BuildError, HandlerError, Location, NonRetriable, ParseError, Problem, ResultExt,
+        BoxError, BuildError, HandlerError, Location, NonRetriable, ParseError, Problem, ResultExt,
         RetryAfter, StepError,
     },
     event::{Failure, FailureError, FailureEvent, FailureKind, TriggerEvent, TriggerEvents},

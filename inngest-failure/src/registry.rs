@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     __private::BoxFuture,
+    dead_letter::DeadLetter,
     error::{HandlerError, Location, Problem},
     extract::{Context, Needs, States},
     rate::Rate,
@@ -451,6 +452,7 @@ pub(crate) fn wire(
         check_needs(registration, wiring, problems);
         check_function(registration, selector, wiring, problems);
     }
+    check_reserved(&wired, problems);
     check_ids(&wired, problems);
     warn_of_both(&wired);
     if !problems.is_empty() {
@@ -639,6 +641,22 @@ fn check_function(
         ),
         remedy,
     ));
+}
+
+/// Whether no handler has the id that stands for none.
+fn check_reserved(
+    wired: &[(&'static Registration, Selector, String)],
+    problems: &mut Vec<Problem>,
+) {
+    for (registration, ..) in wired.iter().filter(|(.., id)| id == DeadLetter::UNHANDLED) {
+        problems.push(registration.problem(
+            format!(
+                "its id is `{}`, which stands for no handler in dead letters",
+                DeadLetter::UNHANDLED
+            ),
+            "give it another `id = \"..\"`".to_owned(),
+        ));
+    }
 }
 
 fn check_ids(wired: &[(&'static Registration, Selector, String)], problems: &mut Vec<Problem>) {

@@ -11,9 +11,10 @@ use super::{Backoff, Dispatcher, Inner, Rollback, hint::Hints, run};
 #[cfg(feature = "api")]
 use crate::api::Api;
 use crate::{
+    dead_letter::{DeadLetters, Sinks},
     error::{BuildError, Problem},
     extract::States,
-    panic,
+    metrics, panic,
     registry::{Entry, HandlerInfo, Registration, Wired, Wiring, rollback, wire},
     selector::{Index, Selector},
     trace::{TraceSource, Traces},
@@ -43,6 +44,7 @@ pub struct DispatcherBuilder {
     backoff: Backoff,
     rollback: Rollback,
     trace_source: Option<Arc<dyn TraceSource>>,
+    letters: Sinks,
     #[cfg(feature = "api")]
     api: Option<Api>,
     problems: Vec<Problem>,
@@ -59,6 +61,7 @@ impl DispatcherBuilder {
             backoff: Backoff::new(),
             rollback: Rollback::default(),
             trace_source: None,
+            letters: Sinks::default(),
             #[cfg(feature = "api")]
             api: None,
             problems: Vec::new(),
@@ -143,6 +146,28 @@ impl DispatcherBuilder {
         self
     }
 
+    /// Where to put a [`DeadLetter`](crate::DeadLetter) when a handler has failed for good: also when the payload does not
+    /// fit it, and when it was not tried at all, as an undo after [`StopAtFirst`](Rollback::StopAtFirst). Not when its
+    /// `rate_limit` was used up.
+    ///
+    /// Called twice, letters are put in both places. Without it, that a handler failed stands in the log and in the
+    /// [`Dispatch`](crate::Dispatch), or in Inngest's dashboard.
+    ///
+    /// # Examples
+    ///
+    /// See [`JsonLines`](crate::JsonLines).
+    pub fn dead_letters(mut self, sink: impl DeadLetters + 'static) -> Self {
+        self.letters.add(Arc::new(sink));
+        self
+    }
+
+    /// Puts a letter also for a failure that was [unhandled](crate::Dispatch::is_unhandled). Under Inngest there is none:
+    /// a failure that no handler takes does not arrive.
+    pub fn dead_letter_unhandled(mut self) -> Self {
+        self.letters.unhandled = true;
+        self
+    }
+
     /// Checks all handlers and makes the dispatcher.
     ///
     /// The first dispatcher of a program puts a panic hook in front of the one that is there, which
@@ -185,6 +210,7 @@ impl DispatcherBuilder {
         }
 
         panic::install_hook();
+        metrics::describe();
         let selectors: Vec<Selector> = wired.iter().map(|wired| wired.selector.clone()).collect();
         #[cfg(feature = "testing")]
         let has_trace_source = self.trace_source.is_some();
@@ -196,6 +222,7 @@ impl DispatcherBuilder {
                 self.api.clone(),
             )),
             rollback: self.rollback,
+            letters: Arc::new(self.letters),
         };
         let Units { units, handlers, functions } = Units::of(&wired, &shared);
         #[cfg(not(any(feature = "serve", feature = "sdk")))]
@@ -220,6 +247,7 @@ impl DispatcherBuilder {
                 #[cfg(feature = "testing")]
                 has_trace_source,
                 hints: Hints::default(),
+                letters: shared.letters,
                 tools: run::Tools {
                     backoff: self.backoff,
                     #[cfg(feature = "api")]

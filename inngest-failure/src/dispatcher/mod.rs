@@ -9,9 +9,15 @@ mod rollback;
 mod run;
 mod service;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
+use tracing::Instrument;
 
 use self::hint::Hints;
 #[cfg(any(feature = "serve", feature = "sdk"))]
@@ -19,7 +25,7 @@ pub(crate) use self::run::{Called, Look, outcome};
 pub use self::{
     backoff::Backoff,
     builder::DispatcherBuilder,
-    report::{Dispatch, HandlerRun, RunError},
+    report::{Dispatch, HandlerRun, RunError, UnknownHandler},
     rollback::Rollback,
     service::DispatchFuture,
 };
@@ -28,10 +34,13 @@ use crate::selector::Selector;
 #[cfg(any(feature = "serve", feature = "sdk"))]
 use crate::{api::Api, step::Pass};
 use crate::{
+    dead_letter::{CompletedStep, DeadLetter, Sinks},
     error::ParseError,
-    event::FailureEvent,
+    event::{FailureError, FailureEvent},
+    metrics,
     registry::HandlerInfo,
     selector::{Index, Subject},
+    suggest::nearest,
 };
 
 /// Matches failure events to handlers and runs them.
@@ -95,6 +104,7 @@ struct Inner {
     #[cfg(any(feature = "serve", feature = "sdk"))]
     functions: Vec<HandlerInfo>,
     hints: Hints,
+    letters: Arc<Sinks>,
     tools: run::Tools,
     #[cfg(feature = "testing")]
     has_trace_source: bool,
@@ -158,28 +168,110 @@ impl Dispatcher {
             run_id = shown(event.run_id()),
         );
         let selection = inner.index.select(Subject::from(&event));
+        metrics::event(event.kind());
         if selection.unhandled {
+            metrics::unhandled();
             span.in_scope(|| self.warn_of_unhandled(&event));
+            if inner.letters.unhandled {
+                Box::pin(self.bury_unhandled(&event).instrument(span.clone())).await;
+            }
         }
         let function_id = event.function_id().to_owned();
         let run_id = event.run_id().to_owned();
-        let run = |unit: usize, event| inner.handlers[unit].run(event, &inner.tools, &span, None);
         let runs = match selection.handlers.as_slice() {
             &[only] if !inner.handlers[inner.units[only]].is_rollback() => {
-                vec![run(inner.units[only], event).await]
+                vec![
+                    inner.handlers[inner.units[only]]
+                        .run(event, &[], &inner.tools, &span, None)
+                        .await,
+                ]
             }
             several => {
                 let units: BTreeSet<usize> = several.iter().map(|&i| inner.units[i]).collect();
-                let run =
-                    |unit: usize| inner.handlers[unit].run_all(event.clone(), &inner.tools, &span);
-                let runs: FuturesOrdered<_> = units.into_iter().map(run).collect();
-                let mut runs: Vec<HandlerRun> =
-                    runs.collect::<Vec<_>>().await.into_iter().flatten().collect();
-                runs.sort_by(|a, b| a.handler_id.cmp(&b.handler_id));
-                runs
+                let run = |unit: usize| {
+                    inner.handlers[unit].run_all(event.clone(), &[], None, &inner.tools, &span)
+                };
+                sorted(units.into_iter().map(run).collect()).await
             }
         };
         Dispatch { function_id, run_id, runs, unhandled: selection.unhandled }
+    }
+
+    /// Tries a handler again that had failed for good, as its dead letter has it: the steps that it had completed do not run
+    /// once more. Of the handlers of the failure only this one runs, whatever its selector is by now. If the letter is
+    /// about a failure that was unhandled, the failure is dispatched.
+    ///
+    /// The letter stays where it is: [remove](crate::JsonLines::remove) it if this is [ok](Dispatch::is_ok). If the handler
+    /// fails for good once more, the sinks get another letter of the same key.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownHandler`] if there is no handler of this id any more; nothing has run then.
+    ///
+    /// # Panics
+    ///
+    /// As [`dispatch`](Self::dispatch).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`dispatch`](Self::dispatch).
+    pub async fn retry(&self, letter: &DeadLetter) -> Result<Dispatch, UnknownHandler> {
+        if letter.is_unhandled() {
+            return Ok(self.dispatch(letter.event.clone()).await);
+        }
+        let infos = &self.inner.infos;
+        let Some(handler) = infos.iter().position(|info| info.id == letter.handler_id) else {
+            let ids = infos.iter().map(|info| info.id.as_str());
+            return Err(UnknownHandler {
+                nearest: nearest(&letter.handler_id, ids).map(str::to_owned),
+                handler_id: letter.handler_id.clone(),
+            });
+        };
+        Ok(self.run_selected(&letter.event, &[handler], &letter.steps).await)
+    }
+
+    /// Runs these of the handlers, by their places, with these steps completed.
+    async fn run_selected(
+        &self,
+        event: &FailureEvent,
+        selected: &[usize],
+        steps: &[CompletedStep],
+    ) -> Dispatch {
+        let inner = &*self.inner;
+        let span = tracing::error_span!(
+            "dispatch",
+            function_id = shown(event.function_id()),
+            run_id = shown(event.run_id()),
+        );
+        let mut units: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for &handler in selected {
+            units.entry(inner.units[handler]).or_default().push(&inner.infos[handler].id);
+        }
+        let run = |(unit, only): (usize, Vec<_>)| {
+            inner.handlers[unit].run_all(event.clone(), steps, Some(only), &inner.tools, &span)
+        };
+        let runs = sorted(units.into_iter().map(run).collect()).await;
+        Dispatch {
+            function_id: event.function_id().to_owned(),
+            run_id: event.run_id().to_owned(),
+            runs,
+            unhandled: false,
+        }
+    }
+
+    async fn bury_unhandled(&self, event: &FailureEvent) {
+        let letter = DeadLetter {
+            handler_id: DeadLetter::UNHANDLED.to_owned(),
+            event: event.clone(),
+            error: FailureError::own(
+                "Unhandled",
+                "no handler that names the function takes the failure, and no fallback",
+            ),
+            attempts: Some(0),
+            failed_at: SystemTime::now(),
+            steps: Vec::new(),
+        };
+        self.inner.letters.put(&letter).await;
     }
 
     /// Reads a failure event from JSON, as [`FailureEvent::from_slice`] does, and dispatches it.
@@ -222,6 +314,19 @@ impl Dispatcher {
     ) -> Called {
         let handler = &self.inner.handlers[handler];
         handler.call(event, attempt, max_attempts, pass, Some(api), None).await
+    }
+
+    /// Notes that a run that Inngest has called is over.
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    pub(crate) async fn end(
+        &self,
+        handler: usize,
+        event: &FailureEvent,
+        result: Result<(), &RunError>,
+        attempts: u32,
+        pass: Option<&Pass>,
+    ) {
+        self.inner.handlers[handler].end(event, result, attempts, pass).await;
     }
 
     /// The same within the handler's own limits, which no server keeps; `None` if its rate limit lets no run start.
@@ -323,6 +428,13 @@ impl Dispatcher {
             "unhandled failure: no handler that names the function takes it, and no fallback",
         );
     }
+}
+
+/// The runs of all handlers, sorted by their ids.
+async fn sorted(runs: FuturesOrdered<impl Future<Output = Vec<HandlerRun>>>) -> Vec<HandlerRun> {
+    let mut runs: Vec<HandlerRun> = runs.collect::<Vec<_>>().await.into_iter().flatten().collect();
+    runs.sort_by(|a, b| a.handler_id.cmp(&b.handler_id));
+    runs
 }
 
 /// As much of an id as a log line can do with: it may be as long as the event.

@@ -52,6 +52,27 @@ pub struct HandlerRun {
     pub elapsed: Duration,
 }
 
+/// There is no handler of the id in a dead letter: it was renamed, or removed, or its crate is not linked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnknownHandler {
+    /// The id in the letter.
+    pub handler_id: String,
+    pub(super) nearest: Option<String>,
+}
+
+impl fmt::Display for UnknownHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no handler `{}`", self.handler_id)?;
+        match &self.nearest {
+            Some(nearest) => write!(f, "; the nearest is `{nearest}`: was it renamed?"),
+            None => f.write_str("; put it back, or give another one its `id`"),
+        }
+    }
+}
+
+impl std::error::Error for UnknownHandler {}
+
 /// How a handler's last attempt ended, if not well.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context as TaskContext, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::{Value, json, value::RawValue};
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     __private::BoxFuture,
+    dead_letter::{CompletedStep, DeadLetter, Sinks},
     error::{HandlerError, StepError},
     event::FailureError,
     extract::{Context, HandlerContext},
@@ -23,7 +24,7 @@ use crate::{
     registry::{Call, CallError},
     selector::{Selector, Subject},
     step::{Clock, Fault, Name, Pass, Scope, Step},
-    trace::{Plan, Planned, TraceError, Undone, label},
+    trace::{Plan, Planned, TraceError, Undone, hash, label},
 };
 
 /// What becomes of the other undos when one has failed for good.
@@ -68,6 +69,7 @@ pub enum Rollback {
 pub(super) struct Undos {
     undos: Vec<Undo>,
     policy: Rollback,
+    letters: Arc<Sinks>,
     /// The steps of which it is not known that there are any.
     unseen: Mutex<Unseen>,
 }
@@ -105,28 +107,35 @@ struct Done<'a> {
 }
 
 impl Undos {
-    pub(super) fn new(undos: Vec<Undo>, policy: Rollback) -> Self {
+    pub(super) fn new(undos: Vec<Undo>, policy: Rollback, letters: Arc<Sinks>) -> Self {
         let steps = undos.iter().map(|undo| (undo.step, 0)).collect();
         let unseen = Mutex::new(Unseen { steps, is_logged: false });
-        Self { undos, policy, unseen }
+        Self { undos, policy, letters, unseen }
     }
 
     /// Undoes what the failed run had completed, in steps: the plan is the first one.
     pub(super) fn run<'a>(
         &'a self,
         cx: &'a Context,
-        tally: Option<&'a Tally>,
+        tally: Option<&'a Tally<'a>>,
     ) -> BoxFuture<'a, Result<Value, CallError>> {
         Box::pin(async move {
             let Some(pass) = cx.pass() else {
                 return Err(failed("the rollback was called without steps"));
             };
-            let undos = self.of(cx);
+            let undos = self.of(cx, tally);
             if undos.is_empty() && !pass.remembers("plan") {
                 // The server chose it by the function alone.
                 return Ok(json!({ "undone": [], "note": "no undo is for an error of this name" }));
             }
-            let plan = self.plan(cx, pass, &undos).await?;
+            let plan = match self.plan(cx, pass, &undos).await {
+                Ok(plan) => plan,
+                Err(error) => {
+                    // As much as a handler that fails outside of its steps: it is not tried again.
+                    self.bury_all(cx, &undos, &error).await;
+                    return Err(error);
+                }
+            };
             let mut done: Vec<Done<'_>> = Vec::with_capacity(plan.undo.len());
             let mut left = plan.undo.as_slice();
             while let Some((planned, rest)) = left.split_first() {
@@ -148,14 +157,95 @@ impl Undos {
             if let Some(tally) = tally {
                 tally.note(&undos, &done, left);
             }
+            self.bury(cx, pass, &undos, &plan, &done, left, tally).await;
             report(cx, &plan, &done, left)
         })
     }
 
-    /// Those that take this failure.
-    fn of(&self, cx: &Context) -> Vec<&Undo> {
+    /// Those that take this failure, or that are asked for.
+    fn of(&self, cx: &Context, tally: Option<&Tally<'_>>) -> Vec<&Undo> {
         let subject = Subject::from(cx.event());
-        self.undos.iter().filter(|undo| undo.selector.matches(subject)).collect()
+        let is_meant = |undo: &&Undo| match tally.and_then(|tally| tally.only.as_ref()) {
+            Some(only) => only.contains(&undo.context.id.as_str()),
+            None => undo.selector.matches(subject),
+        };
+        self.undos.iter().filter(is_meant).collect()
+    }
+
+    /// Writes the dead letters of undos that have failed for good, or that were left for another's failure.
+    #[expect(clippy::too_many_arguments, reason = "all that is known at the end of a rollback")]
+    async fn bury(
+        &self,
+        cx: &Context,
+        pass: &Arc<Pass>,
+        undos: &[&Undo],
+        plan: &Plan,
+        done: &[Done<'_>],
+        left: &[Planned],
+        tally: Option<&Tally<'_>>,
+    ) {
+        if self.letters.is_empty() {
+            return;
+        }
+        let completed = pass.completed();
+        for undo in undos {
+            let failed = done.iter().find_map(|done| match &done.result {
+                Err(error) if done.planned.step == undo.step => Some(error.clone()),
+                _ => None,
+            });
+            let is_left = left.iter().any(|planned| planned.step == undo.step);
+            let Some(error) = failed.or_else(|| is_left.then(|| FailureError::own("Left", LEFT)))
+            else {
+                continue;
+            };
+            let plan = plan.only(undo.step);
+            let is_own = |step: &CompletedStep| match step.name.as_deref() {
+                // Nobody else's output has to travel with it.
+                Some(name) => plan.undo.iter().any(|own| name.starts_with(&undo_key(own))),
+                None => true,
+            };
+            let steps = std::iter::once(plan.as_step())
+                .flatten()
+                .chain(
+                    completed
+                        .iter()
+                        .filter(|step| step.step_id != hash("plan", 0) && is_own(step))
+                        .cloned(),
+                )
+                .collect();
+            let attempts = tally.map(|tally| tally.attempts(&undo.context.id));
+            self.put(cx, undo, error, attempts, steps).await;
+        }
+    }
+
+    /// Writes the dead letters of a rollback that did not get as far as to undo anything.
+    async fn bury_all(&self, cx: &Context, undos: &[&Undo], error: &CallError) {
+        if self.letters.is_empty() {
+            return;
+        }
+        let (CallError::Failed(error) | CallError::Rejected(error)) = error;
+        for undo in undos {
+            self.put(cx, undo, error.describe(), Some(0), Vec::new()).await;
+        }
+    }
+
+    async fn put(
+        &self,
+        cx: &Context,
+        undo: &Undo,
+        error: FailureError,
+        attempts: Option<u32>,
+        steps: Vec<CompletedStep>,
+    ) {
+        let letter = DeadLetter {
+            handler_id: undo.context.id.clone(),
+            event: cx.event().clone(),
+            error,
+            attempts,
+            failed_at: SystemTime::now(),
+            steps,
+        };
+        self.letters.put(&letter).await;
     }
 
     async fn plan(
@@ -223,14 +313,15 @@ impl Undos {
     pub(super) fn runs(
         &self,
         cx: &Context,
-        tally: Tally,
+        tally: Tally<'_>,
         result: Result<Value, RunError>,
         elapsed: Duration,
     ) -> Vec<HandlerRun> {
-        let mut noted = tally.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let undos = self.of(cx, Some(&tally));
+        let mut noted = tally.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let whole = result.err();
         let described = whole.as_ref().map(RunError::describe);
-        let runs = self.of(cx).into_iter().map(|undo| {
+        let runs = undos.into_iter().map(|undo| {
             let id = &undo.context.id;
             let at = noted.iter().position(|noted| noted.id == *id);
             let (attempts, own, result) = match at.map(|at| noted.swap_remove(at)) {
@@ -261,11 +352,11 @@ impl Undo {
         cx: &Context,
         pass: &Arc<Pass>,
         planned: &Planned,
-        tally: Option<&Tally>,
+        tally: Option<&Tally<'_>>,
     ) -> Result<Value, FailureError> {
         let label = label(self.step, planned.index);
         // Its own steps have ids of their own after this one, which none can have: blank ids are refused.
-        let key = format!("undo/{}/", planned.step_id);
+        let key = undo_key(planned);
         // Its own steps come before the one that remembers what has become of it.
         let called = match self.takes_steps && !pass.remembers(&key) {
             false => None,
@@ -313,7 +404,7 @@ impl Undo {
         planned: &Planned,
         attempt: u32,
         steps: Option<(&Arc<Pass>, Scope)>,
-        tally: Option<&Tally>,
+        tally: Option<&Tally<'_>>,
     ) -> Result<Value, RunError> {
         let _attempt = tally.map(|tally| tally.attempt(&self.context.id));
         let output = match self.output(cx, planned).await {
@@ -396,9 +487,21 @@ where
     }
 }
 
+/// The id of the step that remembers what has become of an undo, which its own steps' ids begin with.
+fn undo_key(planned: &Planned) -> String {
+    format!("undo/{}/", planned.step_id)
+}
+
+/// Why a step was left as it is.
+const LEFT: &str = "the step is left as it is, for another one could not be undone and the rollback stops at the first";
+
 /// What is reported of each undo in process.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<Vec<Noted>>);
+pub(super) struct Tally<'a> {
+    /// The ids of the undos that are to run, if not all that take the failure.
+    only: Option<Vec<&'a str>>,
+    noted: Mutex<Vec<Noted>>,
+}
 
 #[derive(Debug)]
 struct Noted {
@@ -413,9 +516,18 @@ struct Noted {
     result: Option<Result<Value, RunError>>,
 }
 
-impl Tally {
+impl<'o> Tally<'o> {
+    pub(super) fn new(only: Option<Vec<&'o str>>) -> Self {
+        Self { only, noted: Mutex::default() }
+    }
+
+    /// How many attempts an undo has had.
+    fn attempts(&self, id: &str) -> u32 {
+        self.with(id, |noted| noted.attempts)
+    }
+
     fn with<T>(&self, id: &str, note: impl FnOnce(&mut Noted) -> T) -> T {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let at = all.iter().position(|noted| noted.id == id).unwrap_or_else(|| {
             all.push(Noted {
                 id: id.to_owned(),
@@ -432,7 +544,7 @@ impl Tally {
     }
 
     /// Counts an attempt, whatever becomes of it; it lasts as long as what is given back.
-    fn attempt<'a>(&'a self, id: &'a str) -> Attempt<'a> {
+    fn attempt<'a>(&'a self, id: &'a str) -> Attempt<'a, 'o> {
         self.with(id, |noted| noted.attempts += 1);
         Attempt { tally: self, id }
     }
@@ -466,10 +578,9 @@ impl Tally {
             let is_left = left.iter().any(|planned| planned.step == undo.step);
             self.with(&undo.context.id, |noted| {
                 noted.result = Some(match (error, own.as_slice()) {
-                    (None, _) if is_left => Err(RunError::Failed(HandlerError::non_retriable(
-                        "the step is left as it is, for another one could not be undone and the rollback stops at the \
-                         first",
-                    ))),
+                    (None, _) if is_left => {
+                        Err(RunError::Failed(HandlerError::non_retriable(LEFT)))
+                    }
                     (Some(error), _) => Err(noted.last_error.take().unwrap_or_else(|| {
                         RunError::Failed(HandlerError::non_retriable(error.clone()))
                     })),
@@ -483,12 +594,12 @@ impl Tally {
 }
 
 /// An attempt that is being made.
-struct Attempt<'a> {
-    tally: &'a Tally,
+struct Attempt<'a, 'o> {
+    tally: &'a Tally<'o>,
     id: &'a str,
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt<'_, '_> {
     fn drop(&mut self) {
         self.tally.with(self.id, |noted| noted.elapsed = noted.begun.elapsed());
     }

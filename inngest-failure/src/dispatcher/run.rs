@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -18,12 +18,14 @@ use super::{
 use crate::api::Api;
 use crate::{
     __private::BoxFuture,
+    dead_letter::{CompletedStep, DeadLetter, Sinks},
     error::{HandlerError, ParseError},
     event::FailureEvent,
     extract::{Context, HandlerContext, States},
+    metrics::Label,
     panic::{self, Caught, Panic, catch},
     registry::{BlockingCall, Call, CallError, HandlerInfo, Wired},
-    step::{Driven, Ended, Failing, Pass, drive},
+    step::{Driven, Ended, Failing, Memory, Pass, drive},
     trace::Traces,
 };
 
@@ -38,6 +40,8 @@ pub(super) struct Handler {
     retries: u32,
     timeout: Option<Duration>,
     limits: Limits,
+    letters: Arc<Sinks>,
+    label: Label,
 }
 
 /// What a handler runs.
@@ -53,6 +57,7 @@ pub(super) struct Shared {
     pub(super) states: Arc<States>,
     pub(super) traces: Arc<Traces>,
     pub(super) rollback: Rollback,
+    pub(super) letters: Arc<Sinks>,
 }
 
 impl Shared {
@@ -77,6 +82,8 @@ impl Handler {
             retries: wired.info.retries,
             timeout: wired.info.timeout,
             limits: Limits::new(&wired.info),
+            letters: Arc::clone(&shared.letters),
+            label: Label::new(&wired.info.id),
         }
     }
 
@@ -91,7 +98,8 @@ impl Handler {
             retries: wired.info.retries,
             timeout: wired.info.timeout,
         };
-        let undos = Undos::new(undos.iter().map(undo).collect(), shared.rollback);
+        let undos = undos.iter().map(undo).collect();
+        let undos = Undos::new(undos, shared.rollback, Arc::clone(&shared.letters));
         Self {
             context: shared.context(info),
             runs: Runs::Rollback(undos),
@@ -101,6 +109,8 @@ impl Handler {
             retries: info.retries,
             timeout: None,
             limits: Limits::new(info),
+            letters: Arc::clone(&shared.letters),
+            label: Label::new(&info.id),
         }
     }
 
@@ -109,29 +119,32 @@ impl Handler {
         matches!(self.runs, Runs::Rollback(_))
     }
 
-    /// Runs the handler, and reports a run for each undo if it is a rollback.
+    /// Runs the handler, and reports a run for each undo if it is a rollback: for each of these, if some are named.
     pub(super) async fn run_all(
         &self,
         event: FailureEvent,
+        steps: &[CompletedStep],
+        only: Option<Vec<&str>>,
         tools: &Tools,
         dispatch: &Span,
     ) -> Vec<HandlerRun> {
         let Runs::Rollback(undos) = &self.runs else {
-            return vec![self.run(event, tools, dispatch, None).await];
+            return vec![self.run(event, steps, tools, dispatch, None).await];
         };
-        let tally = Tally::default();
+        let tally = Tally::new(only);
         let cx = Context::new(event.clone(), Arc::clone(&self.context));
-        let run = Box::pin(self.run(event, tools, dispatch, Some(&tally))).await;
+        let run = Box::pin(self.run(event, steps, tools, dispatch, Some(&tally))).await;
         undos.runs(&cx, tally, run.result, run.elapsed)
     }
 
-    /// Runs the handler until it succeeds or has failed for good.
+    /// Runs the handler until it succeeds or has failed for good. These steps have completed before.
     pub(super) async fn run(
         &self,
         event: FailureEvent,
+        steps: &[CompletedStep],
         tools: &Tools,
         dispatch: &Span,
-        tally: Option<&Tally>,
+        tally: Option<&Tally<'_>>,
     ) -> HandlerRun {
         let span = tracing::error_span!(
             parent: dispatch,
@@ -144,15 +157,58 @@ impl Handler {
         let started = Instant::now();
         let mut cx = Context::new(event, Arc::clone(&self.context));
         let mut unfinished = Unfinished { span: &span, ended: false };
+        let mut memory = (!steps.is_empty()).then(|| Box::new(Memory::recalling(steps)));
         let (result, attempts) =
-            self.attempts(&mut cx, tools, &span, tally).instrument(span.clone()).await;
+            self.attempts(&mut cx, &mut memory, tools, &span, tally).instrument(span.clone()).await;
         unfinished.ended = true;
+        let elapsed = started.elapsed();
         span.record("outcome", outcome(&result));
-        HandlerRun {
+        self.label.run(outcome(&result));
+        if let Err(error) = &result
+            && !self.letters.is_empty()
+        {
+            let steps = || memory.map_or_else(Vec::new, |memory| memory.completed());
+            Box::pin(self.bury(cx.event(), error, attempts, steps).instrument(span.clone())).await;
+        }
+        HandlerRun { handler_id: self.context.id.clone(), result, attempts, elapsed }
+    }
+
+    /// Writes the dead letter of a handler that has failed for good. A rollback writes those of its undos.
+    async fn bury(
+        &self,
+        event: &FailureEvent,
+        error: &RunError,
+        attempts: u32,
+        steps: impl FnOnce() -> Vec<CompletedStep>,
+    ) {
+        // A run that did not take place is what a rate limit is for.
+        if self.letters.is_empty() || self.is_rollback() || matches!(error, RunError::RateLimited) {
+            return;
+        }
+        let letter = DeadLetter {
             handler_id: self.context.id.clone(),
-            result,
-            attempts,
-            elapsed: started.elapsed(),
+            event: event.clone(),
+            error: error.describe(),
+            attempts: Some(attempts),
+            failed_at: SystemTime::now(),
+            steps: steps(),
+        };
+        self.letters.put(&letter).await;
+    }
+
+    /// A run that Inngest has called is over: what is to be known of that beyond the answer.
+    #[cfg(any(feature = "serve", feature = "sdk"))]
+    pub(super) async fn end(
+        &self,
+        event: &FailureEvent,
+        result: Result<(), &RunError>,
+        attempts: u32,
+        pass: Option<&Pass>,
+    ) {
+        self.label.run(result.map_or_else(outcome_of, |()| SUCCEEDED));
+        if let Err(error) = result {
+            let steps = || pass.map(Pass::completed).unwrap_or_default();
+            self.bury(event, error, attempts, steps).await;
         }
     }
 
@@ -210,15 +266,15 @@ impl Handler {
     async fn attempts(
         &self,
         cx: &mut Context,
+        memory: &mut Option<Box<Memory>>,
         tools: &Tools,
         span: &Span,
-        tally: Option<&Tally>,
+        tally: Option<&Tally<'_>>,
     ) -> (Result<Value, RunError>, u32) {
         if !self.limits.admit().await {
             tracing::warn!("handler did not run: its `rate_limit` is used up");
             return (Err(RunError::RateLimited), 0);
         }
-        let mut memory = None;
         // How often what is tried again has failed: a step, or the code outside of steps since the last one.
         let mut failures = 0;
         let mut failures_outside = 0;
@@ -243,7 +299,7 @@ impl Handler {
                     if has_remembered && grown.len() <= MAX_STEPS {
                         failures_outside = 0;
                     }
-                    memory = Some(grown);
+                    *memory = Some(grown);
                     failing
                 }
                 _ => None,
@@ -308,7 +364,24 @@ impl Handler {
         &self,
         cx: &Context,
         permit: Option<OwnedSemaphorePermit>,
-        tally: Option<&Tally>,
+        tally: Option<&Tally<'_>>,
+    ) -> Attempted {
+        let counted = self.label.attempt();
+        let attempted = self.attempt_uncounted(cx, permit, tally).await;
+        counted.end(match &attempted.end {
+            End::Returned(result) => outcome(result),
+            // It has come to a step.
+            End::Stopped => "stopped",
+            End::TimedOut { .. } => "timed_out",
+        });
+        attempted
+    }
+
+    async fn attempt_uncounted(
+        &self,
+        cx: &Context,
+        permit: Option<OwnedSemaphorePermit>,
+        tally: Option<&Tally<'_>>,
     ) -> Attempted {
         let future = match &self.runs {
             Runs::Function(Call::Async(call)) => Ok(call(cx)),
@@ -570,14 +643,19 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+const SUCCEEDED: &str = "succeeded";
+
 /// The run's outcome as a span field.
 pub(crate) fn outcome(result: &Result<Value, RunError>) -> &'static str {
-    match result {
-        Ok(_) => "succeeded",
-        Err(RunError::Failed(_)) => "failed",
-        Err(RunError::Payload(_)) => "payload",
-        Err(RunError::TimedOut) => "timed_out",
-        Err(RunError::Panicked { .. }) => "panicked",
-        Err(RunError::RateLimited) => "rate_limited",
+    result.as_ref().map_or_else(outcome_of, |_| SUCCEEDED)
+}
+
+fn outcome_of(error: &RunError) -> &'static str {
+    match error {
+        RunError::Failed(_) => "failed",
+        RunError::Payload(_) => "payload",
+        RunError::TimedOut => "timed_out",
+        RunError::Panicked { .. } => "panicked",
+        RunError::RateLimited => "rate_limited",
     }
 }

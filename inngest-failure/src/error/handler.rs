@@ -153,7 +153,6 @@ fn errors<'a>(
 }
 
 /// The chain of messages of any error, outermost first.
-#[cfg(feature = "api")]
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
     Chain(error)
 }

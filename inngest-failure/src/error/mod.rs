@@ -12,8 +12,7 @@ pub use self::{
     step::StepError,
 };
 
-#[cfg(feature = "api")]
 pub(crate) use self::handler::chain;
 
 /// What most crates call an error of any kind.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

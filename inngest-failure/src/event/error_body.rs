@@ -18,11 +18,13 @@ pub(crate) struct ErrorBody {
 }
 
 impl ErrorBody {
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn new(name: &'static str, message: String) -> Self {
         Self { name: name.into(), message, stack: None, cause: None }
     }
 
     /// An error in exactly this form; of one in another form, what a person needs of it.
+    #[cfg(any(feature = "serve", feature = "sdk"))]
     pub(crate) fn read(json: &str) -> FailureError {
         match serde_json::from_str::<Self>(json) {
             Ok(body) => body.into(),

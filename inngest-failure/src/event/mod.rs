@@ -3,7 +3,6 @@
 #[cfg(feature = "serve")]
 mod call;
 mod envelope;
-#[cfg(any(feature = "serve", feature = "sdk"))]
 mod error_body;
 mod failure_error;
 mod text;
@@ -25,7 +24,6 @@ use bytestring::ByteString;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-#[cfg(any(feature = "serve", feature = "sdk"))]
 pub(crate) use self::error_body::ErrorBody;
 #[cfg(feature = "serve")]
 pub(crate) use self::{call::call_from_str, text::place};
@@ -286,6 +284,12 @@ impl FailureEvent {
     /// `data.error.name` as it stands on the wire, which is what a selector's `error` is held against.
     pub(crate) fn wire_error_name(&self) -> Option<&str> {
         self.inner.error.name(&self.inner.text)
+    }
+
+    /// The name of the event that had started the failed function, if it is there.
+    #[cfg(feature = "api")]
+    pub(crate) fn trigger_name(&self) -> Option<&str> {
+        self.inner.event.name(&self.inner.text)
     }
 
     fn text<'a>(&'a self, part: &'a Placed) -> &'a str {

@@ -235,6 +235,11 @@ impl PlacedTrigger {
         }
     }
 
+    #[cfg(feature = "api")]
+    pub(super) fn name<'a>(&'a self, text: &'a str) -> Option<&'a str> {
+        self.name.as_ref().map(|name| name.get(text))
+    }
+
     /// The event that any JSON text is.
     fn of_any(event: &str) -> Self {
         let wire = serde_json::from_str(event)

@@ -15,7 +15,7 @@ use tracing::{Instrument, field::Empty};
 
 use super::error::{self, LostData};
 use crate::{
-    dispatcher::{Called, Dispatcher, outcome, shown},
+    dispatcher::{Called, Dispatcher, Look, outcome, shown},
     event::FailureEvent,
     panic::drop_caught,
     step::{Carried, Ended, Handover, Pass, StepFault},
@@ -139,7 +139,8 @@ impl Call {
             let carried = Carried::new(tool, attempt, is_last);
             Pass::carried(carried, dispatcher.api().cloned())
         });
-        let called = dispatcher.call_within_limits(handler, event, attempt, pass).await;
+        let called =
+            dispatcher.call_within_limits(handler, event.clone(), attempt, pass.clone()).await;
         let Some(Called { result, steps }) = called else {
             tracing::warn!("handler did not run: its `rate_limit` is used up");
             return (Ok(json!("did not run: its `rate_limit` is used up")), "rate_limited");
@@ -151,6 +152,12 @@ impl Call {
             return (Err(hand_over(handover)), outcome);
         }
         let outcome = outcome(&result);
+        let is_over =
+            result.as_ref().map_or_else(|error| is_last || !Look::at(error).is_retriable, |_| true);
+        if is_over {
+            let result = result.as_ref().map(|_| ());
+            dispatcher.end(handler, &event, result, attempt + 1, pass.as_deref()).await;
+        }
         let answer = result.map_err(|error| {
             let answer = error::failed(&error, is_last);
             drop_caught(error);

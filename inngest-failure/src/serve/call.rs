@@ -247,10 +247,15 @@ impl Inner {
                  app if the selector has changed",
             );
         }
-        let Called { result, steps } = self
-            .dispatcher
-            .call(handler, event, ctx.attempt, ctx.max_attempts, pass, &self.api)
-            .await;
+        let called = self.dispatcher.call(
+            handler,
+            event.clone(),
+            ctx.attempt,
+            ctx.max_attempts,
+            pass.clone(),
+            &self.api,
+        );
+        let Called { result, steps } = called.await;
         match steps {
             // What has become of a step is reported first: a side effect is to be remembered.
             Some(Ended::Remote { report: Some(report), .. }) => {
@@ -274,14 +279,19 @@ impl Inner {
             _ => {}
         }
         let outcome = outcome(&result);
-        match result {
-            Ok(value) => (response::json(StatusCode::OK, &value), outcome),
-            Err(error) => {
-                let response = failed(&error, ctx.is_last(info.retries));
-                drop_caught(error);
-                (response, outcome)
-            }
+        let (response, is_over) = match &result {
+            Ok(value) => (response::json(StatusCode::OK, value), true),
+            Err(error) => failed(error, ctx.is_last(info.retries)),
+        };
+        if is_over {
+            let result = result.as_ref().map(|_| ());
+            let end =
+                self.dispatcher.end(handler, &event, result, ctx.attempt + 1, pass.as_deref());
+            // Rarely more than a counter.
+            Box::pin(end).await;
         }
+        drop_caught(result);
+        (response, outcome)
     }
 
     fn unknown_function(&self, function: &str) -> Response<Body> {
@@ -338,21 +348,22 @@ fn reported(report: Report) -> (Response<Body>, &'static str) {
     (response, report.outcome)
 }
 
-/// The answer for a handler that failed.
-fn failed(error: &RunError, is_last_attempt: bool) -> Response<Body> {
+/// The answer for a handler that failed, and whether it has failed for good.
+fn failed(error: &RunError, is_last_attempt: bool) -> (Response<Body>, bool) {
     let Look { message, is_retriable, delay } = Look::at(error);
-    if is_retriable && !is_last_attempt {
+    let is_over = !is_retriable || is_last_attempt;
+    if !is_over {
         tracing::warn!(error = message, wait = ?delay, "handler failed, Inngest will try it again");
     } else {
         tracing::error!(error = message, "handler failed for good");
     }
     let body = ErrorBody::of(&error.describe());
     if !is_retriable {
-        return response::error(StatusCode::BAD_REQUEST, &body, false);
+        return (response::error(StatusCode::BAD_REQUEST, &body, false), is_over);
     }
     let mut response = response::error(StatusCode::INTERNAL_SERVER_ERROR, &body, true);
     response::set_retry(&mut response, true, delay);
-    response
+    (response, is_over)
 }
 
 impl Misfit {

@@ -23,7 +23,7 @@ use inngest::{
     step_tool::{InvokeFunctionOpts, Step as Tool, WaitForEventOpts},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     Invoke, Wait, memo,
@@ -31,8 +31,10 @@ use super::{
     pass::{Fault, Met, Outcome, Ticket},
 };
 use crate::{
+    dead_letter::CompletedStep,
     event::{ErrorBody, FailureError},
     server::retry_after,
+    trace::hash,
 };
 
 /// What decides in a server of the `inngest` crate.
@@ -47,6 +49,8 @@ pub(crate) struct Carried {
     running: BTreeMap<Ticket, Running>,
     /// What the tool has said of steps before they were met.
     looked_up: HashMap<String, Result<Running, Result<Value, Error>>>,
+    /// The steps that were asked for and had completed, with what they had returned.
+    completed: Vec<(String, String)>,
     handover: Option<Handover>,
 }
 
@@ -93,6 +97,7 @@ impl Carried {
             uses: HashMap::new(),
             running: BTreeMap::new(),
             looked_up: HashMap::new(),
+            completed: Vec::new(),
             handover: None,
         }
     }
@@ -116,6 +121,15 @@ impl Carried {
     pub(super) fn remembers(&mut self, id: &str) -> bool {
         let start = || Running::start(&self.tool, id);
         self.looked_up.entry(id.to_owned()).or_insert_with(start).is_err()
+    }
+
+    /// The steps that the handler has come to and that have completed: the tool does not say which others have.
+    pub(super) fn completed(&self) -> Vec<CompletedStep> {
+        let step = |(key, json): &(String, String)| {
+            let output = RawValue::from_string(json.clone()).ok()?;
+            Some(CompletedStep { step_id: hash(key, 0), name: Some(key.clone()), output })
+        };
+        self.completed.iter().filter_map(step).collect()
     }
 
     /// Asks the tool for a step.
@@ -149,7 +163,12 @@ impl Carried {
             },
         };
         match answer {
-            Ok(outcome) => Came::Back(outcome),
+            Ok(outcome) => {
+                if let Ok(json) = &outcome {
+                    self.completed.push((met.key.clone(), json.clone()));
+                }
+                Came::Back(outcome)
+            }
             Err(Error::Dev(error)) => Came::Back(Err(Box::new(remembered(&error)))),
             Err(interrupt) => {
                 self.handover = Some(Handover::Found(Interrupt::new(interrupt)));

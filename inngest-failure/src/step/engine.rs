@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
+
 use super::{
     Memos,
-    operation::{Failed, Operation, Report},
+    operation::{Failed, Operation, Report, hash},
     pass::{Fault, Met, Outcome, Ticket},
 };
+use crate::dead_letter::CompletedStep;
 
 /// What a call says of its run's steps.
 pub(crate) struct Asked {
@@ -80,6 +83,26 @@ impl Remote {
     /// The outcome of a step that has a rank.
     pub(super) fn outcome(&self, hashed: &str) -> Outcome {
         self.memos.outcome(hashed)
+    }
+
+    /// The steps that have completed; those of these ids have a name.
+    pub(super) fn completed<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a String>,
+    ) -> Vec<CompletedStep> {
+        let names: HashMap<String, &String> = ids.map(|id| (hash(id), id)).collect();
+        let mut completed: Vec<(usize, CompletedStep)> = self
+            .memos
+            .hashes()
+            .filter_map(|hashed| {
+                let output = RawValue::from_string(self.memos.outcome(hashed).ok()?).ok()?;
+                let name = names.get(hashed).map(|name| (*name).clone());
+                let rank = self.ranks.get(hashed).copied().unwrap_or(self.ranks.len());
+                Some((rank, CompletedStep { step_id: hashed.clone(), name, output }))
+            })
+            .collect();
+        completed.sort_by(|(a, x), (b, y)| (a, &x.step_id).cmp(&(b, &y.step_id)));
+        completed.into_iter().map(|(_, step)| step).collect()
     }
 
     pub(super) fn remembers(&self, hashed: &str) -> bool {

@@ -5,18 +5,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
     op::{Op, Until},
     pass::{Fault, Met, Outcome},
 };
-use crate::event::FailureError;
+use crate::{dead_letter::CompletedStep, event::FailureError, trace::hash};
 
 /// What one dispatch knows of its steps, from attempt to attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     outcomes: HashMap<String, (usize, Outcome)>,
+    /// What is known of steps from another dispatch, by their hashed ids, until they are met.
+    recalled: HashMap<String, (usize, Outcome)>,
     failures: HashMap<String, u32>,
     deadlines: HashMap<String, Instant>,
 }
@@ -44,6 +47,35 @@ impl Memory {
     pub(crate) fn len(&self) -> usize {
         self.outcomes.len()
     }
+
+    /// That these steps have completed is known from the beginning.
+    pub(crate) fn recalling(steps: &[CompletedStep]) -> Self {
+        let outcome = |(rank, step): (usize, &CompletedStep)| {
+            (step.step_id.clone(), (rank, Ok(step.output.get().to_owned())))
+        };
+        let recalled = steps.iter().enumerate().map(outcome).collect();
+        Self { recalled, ..Self::default() }
+    }
+
+    /// The steps that have completed, in the order in which they did.
+    pub(crate) fn completed(&self) -> Vec<CompletedStep> {
+        let step = |(id, name, (rank, outcome)): (String, Option<&String>, &(usize, Outcome))| {
+            let output = RawValue::from_string(outcome.as_ref().ok()?.clone()).ok()?;
+            Some((*rank, CompletedStep { step_id: id, name: name.cloned(), output }))
+        };
+        let met = self.outcomes.iter().map(|(key, kept)| (hash(key, 0), Some(key), kept));
+        let others = self.recalled.iter().map(|(id, kept)| (id.clone(), None, kept));
+        let mut steps: Vec<_> = met.chain(others).filter_map(step).collect();
+        steps.sort_by_key(|(rank, _)| *rank);
+        steps.into_iter().map(|(_, step)| step).collect()
+    }
+
+    /// Looks for a step that was met for the first time among those that another dispatch had completed.
+    fn recall(&mut self, key: &str) {
+        if let Some(kept) = self.recalled.remove(&hash(key, 0)) {
+            self.outcomes.insert(key.to_owned(), kept);
+        }
+    }
 }
 
 impl Local {
@@ -52,7 +84,10 @@ impl Local {
     }
 
     /// The rank in which the step had completed, if it had.
-    pub(super) fn rank(&self, key: &str) -> Option<usize> {
+    pub(super) fn rank(&mut self, key: &str) -> Option<usize> {
+        if !self.memory.recalled.is_empty() {
+            self.memory.recall(key);
+        }
         self.memory.outcomes.get(key).map(|(rank, _)| *rank)
     }
 
@@ -110,7 +145,7 @@ impl Local {
             }
         };
         self.has_remembered = true;
-        let rank = self.memory.outcomes.len();
+        let rank = self.memory.outcomes.len() + self.memory.recalled.len();
         self.memory.outcomes.insert(met.key.clone(), (rank, outcome.clone()));
         Some(outcome)
     }
@@ -142,6 +177,11 @@ impl Local {
             met.label
         );
         FailureError::own("StepError", message)
+    }
+
+    /// The steps that have completed.
+    pub(super) fn completed(&self) -> Vec<CompletedStep> {
+        self.memory.completed()
     }
 
     /// What is left of the pass: what it remembers, whether that has grown, and what is to be tried again.

@@ -32,6 +32,10 @@ impl Memos {
         self.places.len()
     }
 
+    pub(super) fn hashes(&self) -> impl Iterator<Item = &String> {
+        self.places.keys()
+    }
+
     pub(super) fn contains(&self, hashed: &str) -> bool {
         self.places.contains_key(hashed)
     }

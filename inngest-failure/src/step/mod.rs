@@ -37,7 +37,7 @@ pub(crate) use self::carried::{Carried, Handover, StepFault};
 pub(crate) use self::operation::hash;
 pub(crate) use self::{
     drive::{Clock, Driven, drive},
-    local::Failing,
+    local::{Failing, Memory},
     pass::{Ended, Fault, Name, Pass},
 };
 #[cfg(feature = "serve")]

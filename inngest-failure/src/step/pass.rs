@@ -31,6 +31,7 @@ use super::{
 #[cfg(feature = "api")]
 use crate::api::Api;
 use crate::{
+    dead_letter::CompletedStep,
     error::{HandlerError, StepError},
     event::FailureError,
     panic::{Panic, catch},
@@ -345,6 +346,18 @@ impl Pass {
             Host::Remote(remote) => remote.remembers(&hash(key)),
             #[cfg(feature = "sdk")]
             Host::Carried(carried) => carried.remembers(key),
+        }
+    }
+
+    /// The steps that have completed, as far as it is known of this pass or has come up in it.
+    pub(crate) fn completed(&self) -> Vec<CompletedStep> {
+        let state = self.lock();
+        match &state.host {
+            Host::Local(local) => local.completed(),
+            #[cfg(feature = "serve")]
+            Host::Remote(remote) => remote.completed(state.ids.keys()),
+            #[cfg(feature = "sdk")]
+            Host::Carried(carried) => carried.completed(),
         }
     }
 

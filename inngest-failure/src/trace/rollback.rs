@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{RunTrace, StepStatus, TraceStep};
-use crate::suggest::nearest;
+use super::{RunTrace, StepStatus, TraceStep, hash};
+use crate::{dead_letter::CompletedStep, suggest::nearest};
 
 /// How much of what steps had returned travels with a plan, in bytes: it comes with every call of the rollback, and a call
 /// has 4 MiB at most.
 const MAX_OUTPUT_BYTES: usize = 512 * 1024;
 
 /// What a rollback does: it is its first step, so that every later call and every copy of the program follows the same.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The uses of steps to undo, the last one to complete first.
     pub(crate) undo: Vec<Planned>,
@@ -27,7 +27,7 @@ pub(crate) struct Plan {
 }
 
 /// One use of a step that had completed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Planned {
     pub(crate) step: String,
     pub(crate) index: u32,
@@ -49,6 +49,30 @@ impl Planned {
 }
 
 impl Plan {
+    /// The step that remembers it.
+    pub(crate) fn as_step(&self) -> Option<CompletedStep> {
+        Some(CompletedStep {
+            step_id: hash("plan", 0),
+            name: Some("plan".to_owned()),
+            output: serde_json::value::to_raw_value(self).ok()?,
+        })
+    }
+
+    /// As much of it as is about this step.
+    pub(crate) fn only(&self, step: &str) -> Self {
+        let named = |names: &[String]| names.iter().filter(|name| *name == step).cloned().collect();
+        let is_known = |name: &str| !self.unknown.contains_key(name);
+        Self {
+            undo: self.undo.iter().filter(|planned| planned.step == step).cloned().collect(),
+            not_completed: named(&self.not_completed),
+            in_flight: named(&self.in_flight),
+            unknown: match is_known(step) {
+                true => BTreeMap::new(),
+                false => BTreeMap::from([(step.to_owned(), self.unknown[step].clone())]),
+            },
+        }
+    }
+
     /// What there is to undo of this run, by whoever undoes these steps.
     pub(crate) fn of(trace: &RunTrace, steps: &[&str]) -> Self {
         let mut undo: Vec<(usize, Planned)> = Vec::new();
