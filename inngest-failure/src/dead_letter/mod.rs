@@ -274,7 +274,7 @@ pub(crate) mod tests {
         letter.error.cause = Some(Box::new(FailureError::own("Io", "refused")));
         let json = serde_json::to_string(&letter).unwrap();
         let value: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(value["failed_at"], "2026-11-22T20:53:03.544Z");
+        assert_eq!(value["failed_at"], "2026-11-22T20:13:03.544Z");
         assert_eq!(value["function_id"], "shop-checkout");
         assert_eq!(value["error"]["cause"], json!({ "name": "Io", "message": "refused" }));
         assert_eq!(value["steps"][0]["output"], json!([1]));
@@ -297,7 +297,7 @@ pub(crate) mod tests {
         letter["failed_at"] = json!("yesterday");
         assert_eq!(
             error(letter),
-            "`failed_at` is no time: provided string cannot be parsed into duration"
+            "`failed_at` is no time: timestamp format is invalid"
         );
     }
 

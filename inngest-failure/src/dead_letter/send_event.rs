@@ -20,7 +20,7 @@ use crate::{__private::BoxFuture, api::Api, error::BoxError, step::Event};
 /// # #[on_failure(function = "checkout", app = "shop")]
 /// # async fn refund() {}
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let api = Api::builder().dev("http://localhost:8288").build()?;
+/// let api = Api::builder().dev(true).build()?;
 /// let builder = Dispatcher::builder().dead_letters(SendEvent::new(api));
 /// # Ok(())
 /// # }
