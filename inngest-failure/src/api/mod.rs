@@ -3,6 +3,7 @@
 mod client;
 mod config;
 pub(crate) mod keys;
+mod rest;
 pub(crate) mod signature;
 mod trace;
 
