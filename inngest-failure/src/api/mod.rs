@@ -4,6 +4,9 @@ mod client;
 mod config;
 pub(crate) mod keys;
 mod rest;
+#[cfg(feature = "cli")]
+#[cfg_attr(not(test), expect(dead_code, reason = "for a command that is to come"))]
+pub(crate) mod runs;
 pub(crate) mod signature;
 mod trace;
 

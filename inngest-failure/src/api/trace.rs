@@ -19,6 +19,17 @@ impl TraceSource for Api {
 }
 
 impl Api {
+    /// The trace as the API gives it, for who needs more of it than a [`RunTrace`] keeps.
+    #[cfg(feature = "cli")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a command that is to come"))]
+    pub(crate) async fn raw_trace(&self, run_id: &str) -> Result<Bytes, TraceError> {
+        let (trace, json) = self.fetch_trace(run_id).await?;
+        match trace.is_unfinished() {
+            true => Err(TraceError::Unfinished { run_id: run_id.to_owned() }),
+            false => Ok(json),
+        }
+    }
+
     /// The trace, and the text from which it was read. It is the caller's affair if the run has not ended.
     async fn fetch_trace(&self, run_id: &str) -> Result<(RunTrace, Bytes), TraceError> {
         // It becomes a part of a path.

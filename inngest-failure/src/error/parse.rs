@@ -120,6 +120,12 @@ impl ParseError {
         Self::misshapen(error, "a run's trace")
     }
 
+    /// The answer of the API is no list of runs.
+    #[cfg(feature = "cli")]
+    pub(crate) fn runs(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        Self::misshapen(error, "a list of runs")
+    }
+
     /// The SDK's fields of the error are not a `D`.
     pub(crate) fn details<D>(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
         let path = join("", error.path());

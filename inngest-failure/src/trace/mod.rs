@@ -3,6 +3,9 @@
 mod cache;
 mod output;
 mod read;
+#[cfg(feature = "cli")]
+#[cfg_attr(not(test), expect(dead_code, reason = "for a command that is to come"))]
+pub(crate) mod rebuild;
 mod rollback;
 mod source;
 
@@ -12,6 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 
+#[cfg(feature = "cli")]
+pub(crate) use self::read::{status, time};
 pub(crate) use self::{
     cache::Traces,
     output::{Undone, label},

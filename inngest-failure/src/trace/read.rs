@@ -143,7 +143,7 @@ fn error(output: &RawValue) -> FailureError {
     FailureError::from_body(output.get())
 }
 
-fn status(text: Option<&str>) -> StepStatus {
+pub(crate) fn status(text: Option<&str>) -> StepStatus {
     match text {
         Some("COMPLETED") => StepStatus::Completed,
         Some("FAILED") => StepStatus::Failed,
@@ -156,7 +156,7 @@ fn status(text: Option<&str>) -> StepStatus {
 }
 
 /// A time of RFC 3339; one that is none orders nothing.
-fn time(text: Option<&str>) -> Option<SystemTime> {
+pub(crate) fn time(text: Option<&str>) -> Option<SystemTime> {
     let time = humantime::parse_rfc3339(text?).ok()?;
     // The zero time of Go means that there is none.
     time.duration_since(SystemTime::UNIX_EPOCH)
