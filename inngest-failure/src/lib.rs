@@ -166,6 +166,8 @@ pub mod __private;
     expect(dead_code, unused_imports, reason = "most of it is for the endpoint")
 )]
 mod api;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod dead_letter;
 mod dispatcher;
 mod error;

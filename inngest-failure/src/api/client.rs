@@ -113,6 +113,31 @@ impl Exchange for OwnClient {
     }
 }
 
+/// What stands at a URL, for whoever asks.
+#[cfg(feature = "cli")]
+pub(crate) async fn fetch(url: &str) -> Result<Answer, ApiError> {
+    let failed = |error: BoxError| ApiError::new(format!("can't get `{url}`"), error);
+    let request = Request::builder()
+        .uri(url)
+        .header(header::USER_AGENT, SDK)
+        .body(Bytes::new())
+        .map_err(|error| failed(error.into()))?;
+    let exchange = OwnClient::default().exchange(request);
+    let answer = match tokio::time::timeout(TIMEOUT, exchange).await {
+        Ok(answer) => answer.map_err(failed)?,
+        Err(_) => {
+            let seconds = TIMEOUT.as_secs();
+            return Err(ApiError::of_message(format!(
+                "`{url}` did not answer within {seconds} seconds"
+            )));
+        }
+    };
+    if !answer.status().is_success() {
+        return Err(ApiError::of_message(format!("`{url}` answers {}", answer.status())));
+    }
+    Ok(answer)
+}
+
 async fn read<B>(response: Response<B>) -> Result<Answer, BoxError>
 where
     B: Body,

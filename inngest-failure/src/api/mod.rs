@@ -5,13 +5,14 @@ mod config;
 pub(crate) mod keys;
 mod rest;
 #[cfg(feature = "cli")]
-#[cfg_attr(not(test), expect(dead_code, reason = "for a command that is to come"))]
 pub(crate) mod runs;
 pub(crate) mod signature;
 mod trace;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(feature = "cli")]
+pub(crate) use self::client::fetch;
 pub(crate) use self::client::{Answer, ApiError, ReadError, read_bounded};
 pub use self::config::ApiBuilder;
 pub(crate) use self::config::{Environment, Values};

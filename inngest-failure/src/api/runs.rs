@@ -33,31 +33,18 @@ pub(crate) struct RunQuery {
     from: SystemTime,
     until: SystemTime,
     with_cancelled: bool,
-    app: Option<String>,
-    function: Option<String>,
 }
 
 impl RunQuery {
     /// The runs that failed in this time, of every function.
     pub(crate) fn between(from: SystemTime, until: SystemTime) -> Self {
-        Self { from, until, with_cancelled: false, app: None, function: None }
+        Self { from, until, with_cancelled: false }
     }
 
     /// Those that were cancelled, too.
     pub(crate) fn with_cancelled(mut self) -> Self {
         self.with_cancelled = true;
         self
-    }
-
-    /// Only those of this app.
-    pub(crate) fn app(mut self, app: impl Into<String>) -> Self {
-        self.app = Some(app.into());
-        self
-    }
-
-    /// Only those of this function, by its id relative to its app: the API takes none without the app.
-    pub(crate) fn function(self, app: impl Into<String>, function: impl Into<String>) -> Self {
-        Self { function: Some(function.into()), ..self.app(app) }
     }
 
     /// What the API is asked for.
@@ -70,12 +57,6 @@ impl RunQuery {
         query.append_pair("from", &rfc3339(self.from)).append_pair("until", &rfc3339(self.until));
         query.append_pair("timeField", "endedAt").append_pair("order", "ASC");
         query.append_pair("limit", PAGE);
-        let optional = [("appId", &self.app), ("functionId", &self.function)];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
         if let Some(cursor) = cursor {
             query.append_pair("cursor", cursor);
         }
@@ -438,7 +419,7 @@ mod tests {
             (200, page(&runs, Some(&cursor), end < 1000))
         })
         .await;
-        let query = query().with_cancelled().function("shop", "check out/ünïcode");
+        let query = query().with_cancelled();
         let runs = all(server.api().failed_runs(query)).await.unwrap();
 
         assert_eq!(runs.len(), 1000);
@@ -462,8 +443,6 @@ mod tests {
             assert_eq!(question.of("timeField"), ["endedAt"]);
             assert_eq!(question.of("order"), ["ASC"]);
             assert_eq!(question.of("limit"), ["100"]);
-            assert_eq!(question.of("appId"), ["shop"]);
-            assert_eq!(question.of("functionId"), ["check out/ünïcode"]);
         }
     }
 
@@ -472,11 +451,10 @@ mod tests {
         let server = Played::start(|_, _| (200, page(&[], None, false))).await;
         assert_eq!(all(server.api().failed_runs(query())).await.unwrap(), []);
         let far = RunQuery::between(SystemTime::UNIX_EPOCH - Duration::from_secs(1), at(1 << 60));
-        all(server.api().failed_runs(far.app("shop"))).await.unwrap();
+        all(server.api().failed_runs(far)).await.unwrap();
         let asked = server.asked();
         assert_eq!(asked[0].of("status"), ["FAILED"]);
-        assert!(["appId", "functionId", "cursor"].iter().all(|name| asked[0].of(name).is_empty()));
-        assert_eq!(asked[1].of("appId"), ["shop"]);
+        assert!(asked[0].of("cursor").is_empty());
         assert_eq!(asked[1].of("from"), ["1970-01-01T00:00:00.000Z"]);
         assert_eq!(asked[1].of("until"), ["9999-12-31T23:59:59.000Z"]);
 

@@ -21,7 +21,6 @@ impl TraceSource for Api {
 impl Api {
     /// The trace as the API gives it, for who needs more of it than a [`RunTrace`] keeps.
     #[cfg(feature = "cli")]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a command that is to come"))]
     pub(crate) async fn raw_trace(&self, run_id: &str) -> Result<Bytes, TraceError> {
         let (trace, json) = self.fetch_trace(run_id).await?;
         match trace.is_unfinished() {

@@ -45,6 +45,8 @@ pub struct DispatcherBuilder {
     rollback: Rollback,
     trace_source: Option<Arc<dyn TraceSource>>,
     letters: Sinks,
+    #[cfg(feature = "cli")]
+    json_lines: Option<crate::JsonLines>,
     #[cfg(feature = "api")]
     api: Option<Api>,
     problems: Vec<Problem>,
@@ -62,6 +64,8 @@ impl DispatcherBuilder {
             rollback: Rollback::default(),
             trace_source: None,
             letters: Sinks::default(),
+            #[cfg(feature = "cli")]
+            json_lines: None,
             #[cfg(feature = "api")]
             api: None,
             problems: Vec::new(),
@@ -157,8 +161,18 @@ impl DispatcherBuilder {
     ///
     /// See [`JsonLines`](crate::JsonLines).
     pub fn dead_letters(mut self, sink: impl DeadLetters + 'static) -> Self {
+        #[cfg(feature = "cli")]
+        if let Some(file) = (&sink as &dyn std::any::Any).downcast_ref::<crate::JsonLines>() {
+            self.json_lines.get_or_insert_with(|| file.clone());
+        }
         self.letters.add(Arc::new(sink));
         self
+    }
+
+    /// The first file that letters are put in.
+    #[cfg(feature = "cli")]
+    pub(crate) fn json_lines(&self) -> Option<&crate::JsonLines> {
+        self.json_lines.as_ref()
     }
 
     /// Puts a letter also for a failure that was [unhandled](crate::Dispatch::is_unhandled). Under Inngest there is none:

@@ -230,8 +230,21 @@ impl Dispatcher {
         Ok(self.run_selected(&letter.event, &[handler], &letter.steps).await)
     }
 
+    /// The handlers that take the failure, by their places, and whether it is unhandled.
+    #[cfg(feature = "cli")]
+    pub(crate) fn select(&self, event: &FailureEvent) -> (Vec<usize>, bool) {
+        let selection = self.inner.index.select(Subject::from(event));
+        (selection.handlers.to_vec(), selection.unhandled)
+    }
+
+    /// The app whose functions the handlers mean that name none.
+    #[cfg(feature = "cli")]
+    pub(crate) fn app(&self) -> Option<&str> {
+        self.inner.apps.default.as_deref()
+    }
+
     /// Runs these of the handlers, by their places, with these steps completed.
-    async fn run_selected(
+    pub(crate) async fn run_selected(
         &self,
         event: &FailureEvent,
         selected: &[usize],

@@ -4,7 +4,6 @@ mod cache;
 mod output;
 mod read;
 #[cfg(feature = "cli")]
-#[cfg_attr(not(test), expect(dead_code, reason = "for a command that is to come"))]
 pub(crate) mod rebuild;
 mod rollback;
 mod source;

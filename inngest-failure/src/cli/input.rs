@@ -1,0 +1,486 @@
+//! Failure events from files of any size, one at a time.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    fs::File,
+    io::{self, BufRead, BufReader, Cursor, Read},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::Fatal;
+use crate::event::{CANCELLED, FAILED, FailureEvent};
+
+/// The longest piece of JSON that is read: an event has no more than 4 MiB, and the body of a call not much more.
+const MAX_BYTES: usize = 2 * FailureEvent::MAX_BYTES;
+
+/// A file that is open.
+pub(super) struct Source {
+    name: Arc<str>,
+    reader: Box<dyn Read + Send>,
+    /// How large it is, if that is known.
+    pub(super) bytes: Option<u64>,
+}
+
+/// What was found in a file.
+pub(super) struct Entry {
+    pub(super) place: Place,
+    pub(super) found: Found,
+    /// How much has been read of all files.
+    pub(super) read: u64,
+}
+
+pub(super) enum Found {
+    Event(FailureEvent),
+    /// An event of another name.
+    Other,
+    Fault(String),
+}
+
+/// Where something stands.
+#[derive(Clone)]
+pub(super) struct Place {
+    source: Arc<str>,
+    line: u64,
+    /// If an array begins there.
+    item: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source, self.line)?;
+        self.item.map_or(Ok(()), |item| write!(f, "[{item}]"))
+    }
+}
+
+impl Source {
+    /// A file that is open already.
+    pub(super) fn of(name: &str, file: File) -> Self {
+        let bytes = file.metadata().ok().map(|metadata| metadata.len());
+        Self { name: name.into(), reader: Box::new(file), bytes }
+    }
+
+    /// Opens a file, or standard input for `-`.
+    pub(super) fn open(path: &PathBuf) -> Result<Self, Fatal> {
+        if path.as_os_str() == "-" {
+            return Ok(Self { name: "stdin".into(), reader: Box::new(io::stdin()), bytes: None });
+        }
+        let open = || {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                return Err(io::ErrorKind::IsADirectory.into());
+            }
+            Ok((file, metadata.is_file().then_some(metadata.len())))
+        };
+        match open() {
+            Ok((file, bytes)) => {
+                let name = path.display().to_string().into();
+                Ok(Self { name, reader: Box::new(file), bytes })
+            }
+            Err::<_, io::Error>(error) => Err(Fatal::new(format!(
+                "can't read `{}`: {error}; give a file of failure events, or `-` for standard input",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// Reads the files on a thread of their own, as fast as what is found is taken, until nobody takes it any more.
+pub(super) fn read(sources: Vec<Source>) -> mpsc::Receiver<Entry> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::task::spawn_blocking(move || {
+        let mut before = 0;
+        for Source { name, reader, .. } in sources {
+            let text = Rc::new(RefCell::new(Text::new(reader)));
+            let mut is_wanted = |line, item, found| {
+                let place = Place { source: Arc::clone(&name), line, item };
+                let read = before + text.borrow().bytes;
+                sender.blocking_send(Entry { place, found, read }).is_ok()
+            };
+            if !read_one(&text, &mut is_wanted) {
+                return;
+            }
+            before += text.borrow().bytes;
+        }
+    });
+    receiver
+}
+
+/// Reads a file to its end. Whether anybody still wants what is found.
+fn read_one(
+    text: &Rc<RefCell<Text>>,
+    is_wanted: &mut dyn FnMut(u64, Option<usize>, Found) -> bool,
+) -> bool {
+    loop {
+        let begins = text.borrow_mut().skip_space();
+        let line = text.borrow().line;
+        let goes_on = match begins {
+            Ok(None) => return true,
+            Ok(Some(b'[')) => read_array(text, line, is_wanted),
+            Ok(Some(_)) => read_value(text, line, is_wanted),
+            Err(error) => {
+                // Whatever follows can't be read either.
+                return is_wanted(line, None, Found::Fault(format!("can't read on: {error}")));
+            }
+        };
+        if !goes_on {
+            return false;
+        }
+    }
+}
+
+/// Reads one value. If it is broken its first line is left out: the next one may be a value of its own.
+fn read_value(
+    text: &Rc<RefCell<Text>>,
+    line: u64,
+    is_wanted: &mut dyn FnMut(u64, Option<usize>, Found) -> bool,
+) -> bool {
+    text.borrow_mut().record();
+    let mut deserializer = serde_json::Deserializer::from_reader(Shared(text));
+    let value = Box::<RawValue>::deserialize(&mut deserializer);
+    let mut text = text.borrow_mut();
+    match value {
+        Ok(value) => {
+            text.forget();
+            drop(text);
+            is_wanted(line, None, look(&value))
+        }
+        Err(error) => {
+            let fault = match text.is_too_long() {
+                true => too_long(),
+                false => format!("not JSON: {}", at_column(&error, line)),
+            };
+            text.skip_first_line();
+            drop(text);
+            is_wanted(line, None, Found::Fault(fault))
+        }
+    }
+}
+
+fn read_array(
+    text: &Rc<RefCell<Text>>,
+    line: u64,
+    is_wanted: &mut dyn FnMut(u64, Option<usize>, Found) -> bool,
+) -> bool {
+    let mut items = Items { text, line, count: 0, is_wanted, is_over: false };
+    text.borrow_mut().limit();
+    let mut deserializer = serde_json::Deserializer::from_reader(Shared(text));
+    let read = deserializer.deserialize_seq(&mut items);
+    if items.is_over {
+        return false;
+    }
+    let Err(error) = read else { return true };
+    let fault = match text.borrow().is_too_long() {
+        true => too_long(),
+        false => {
+            format!("not JSON: {}; the rest of the array is not read", at_column(&error, line))
+        }
+    };
+    let item = Some(items.count);
+    text.borrow_mut().skip_line();
+    is_wanted(line, item, Found::Fault(fault))
+}
+
+/// The error, with the line of the file.
+fn at_column(error: &serde_json::Error, first_line: u64) -> String {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let message = error.to_string();
+    let message = message.strip_suffix(&place).unwrap_or(&message);
+    match error.line() as u64 {
+        0 => message.to_owned(),
+        // The line has ended in the middle of it.
+        line if error.column() == 0 => {
+            format!("{message} at the end of line {}", first_line + line - 2)
+        }
+        1 => format!("{message} at column {}", error.column()),
+        line => format!("{message} at line {}, column {}", first_line + line - 1, error.column()),
+    }
+}
+
+fn too_long() -> String {
+    format!("longer than the {MAX_BYTES} bytes that are read of one event")
+}
+
+/// What kind of event it is.
+fn look(json: &RawValue) -> Found {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        name: Option<&'a RawValue>,
+        event: Option<Box<NamedOnce<'a>>>,
+    }
+    #[derive(Deserialize)]
+    struct NamedOnce<'a> {
+        #[serde(borrow)]
+        name: Option<&'a RawValue>,
+    }
+    match json.get().parse() {
+        Ok(event) => Found::Event(event),
+        Err(error) => {
+            let named = serde_json::from_str::<Named<'_>>(json.get()).ok();
+            let name = named
+                .and_then(|named| named.name.or_else(|| named.event.and_then(|event| event.name)));
+            let name: Option<String> = name.and_then(|name| serde_json::from_str(name.get()).ok());
+            match name {
+                Some(name) if name != FAILED && name != CANCELLED => Found::Other,
+                _ => Found::Fault(error.to_string()),
+            }
+        }
+    }
+}
+
+/// The items of an array, each given on as soon as it is read.
+struct Items<'a> {
+    text: &'a RefCell<Text>,
+    line: u64,
+    count: usize,
+    is_wanted: &'a mut dyn FnMut(u64, Option<usize>, Found) -> bool,
+    is_over: bool,
+}
+
+impl<'de> Visitor<'de> for &mut Items<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element::<Box<RawValue>>()? {
+            if !(self.is_wanted)(self.line, Some(self.count), look(&item)) {
+                self.is_over = true;
+                return Err(de::Error::custom("nobody reads on"));
+            }
+            self.count += 1;
+            self.text.borrow_mut().limit();
+        }
+        Ok(())
+    }
+}
+
+/// A file's text. It knows where it is, and can go back to where a value began.
+struct Text {
+    file: BufReader<Box<dyn Read + Send>>,
+    /// What was read too far.
+    again: Cursor<Vec<u8>>,
+    /// What was read since the value began, if it may have to be read again.
+    recorded: Option<Vec<u8>>,
+    /// How much may be read before the value is too long.
+    left: usize,
+    bytes: u64,
+    line: u64,
+}
+
+impl Text {
+    fn new(reader: Box<dyn Read + Send>) -> Self {
+        Self {
+            file: BufReader::with_capacity(64 * 1024, reader),
+            again: Cursor::default(),
+            recorded: None,
+            left: 0,
+            bytes: 0,
+            line: 1,
+        }
+    }
+
+    /// What comes next, without taking it; nothing at the end.
+    fn ahead(&mut self) -> io::Result<&[u8]> {
+        if self.again.fill_buf()?.is_empty() {
+            return self.file.fill_buf();
+        }
+        self.again.fill_buf()
+    }
+
+    fn take(&mut self, count: usize) {
+        let is_again = self.again.fill_buf().is_ok_and(|ahead| !ahead.is_empty());
+        let ahead = if is_again { self.again.fill_buf() } else { self.file.fill_buf() };
+        let taken = &ahead.unwrap_or_default()[..count];
+        self.line += taken.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.bytes += count as u64;
+        if let Some(recorded) = &mut self.recorded {
+            recorded.extend_from_slice(taken);
+        }
+        match is_again {
+            true => self.again.consume(count),
+            false => self.file.consume(count),
+        }
+    }
+
+    /// Goes to the next byte that is none of space, and gives it.
+    fn skip_space(&mut self) -> io::Result<Option<u8>> {
+        loop {
+            let ahead = self.ahead()?;
+            if ahead.is_empty() {
+                return Ok(None);
+            }
+            match ahead.iter().position(|byte| !byte.is_ascii_whitespace()) {
+                Some(0) => return Ok(Some(ahead[0])),
+                Some(space) => self.take(space),
+                None => {
+                    let all = ahead.len();
+                    self.take(all);
+                }
+            }
+        }
+    }
+
+    /// Goes behind the end of the line.
+    fn skip_line(&mut self) {
+        self.recorded = None;
+        while let Ok(ahead) = self.ahead() {
+            let (end, all) = (ahead.iter().position(|byte| *byte == b'\n'), ahead.len());
+            self.take(end.map_or(all, |end| end + 1));
+            if end.is_some() || all == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A value begins, to which it may have to go back.
+    fn record(&mut self) {
+        self.recorded = Some(Vec::new());
+        self.limit();
+    }
+
+    /// A value begins.
+    fn limit(&mut self) {
+        self.left = MAX_BYTES;
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.left == 0
+    }
+
+    fn forget(&mut self) {
+        self.recorded = None;
+    }
+
+    /// Goes back to the line after the one in which the value began.
+    fn skip_first_line(&mut self) {
+        let recorded = self.recorded.take().unwrap_or_default();
+        let end = recorded.iter().position(|byte| *byte == b'\n');
+        let Some(end) = end.filter(|_| !self.is_too_long()) else { return self.skip_line() };
+        let back = &recorded[end + 1..];
+        self.line -= back.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.bytes -= back.len() as u64;
+        let rest = self.again.fill_buf().unwrap_or_default();
+        self.again = Cursor::new([back, rest].concat());
+    }
+}
+
+/// The text as serde_json reads it: never further than the value goes.
+struct Shared<'a>(&'a RefCell<Text>);
+
+impl Read for Shared<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut text = self.0.borrow_mut();
+        if text.is_too_long() {
+            return Err(io::Error::other(too_long()));
+        }
+        let ahead = text.ahead()?;
+        let count = ahead.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&ahead[..count]);
+        text.take(count);
+        text.left = text.left.saturating_sub(count);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str) -> String {
+        format!(
+            r#"{{"name":"inngest/function.failed","id":"{id}","data":{{"function_id":"shop-checkout","run_id":"r"}}}}"#
+        )
+    }
+
+    /// What is found: ids of events, `other`, and faults, each with its place.
+    fn found(text: &str) -> Vec<String> {
+        let text =
+            Rc::new(RefCell::new(Text::new(Box::new(Cursor::new(text.as_bytes().to_vec())))));
+        let mut all = Vec::new();
+        read_one(&text, &mut |line, item, found| {
+            let place = Place { source: "f".into(), line, item };
+            all.push(match found {
+                Found::Event(event) => format!("{place} {}", event.id()),
+                Found::Other => format!("{place} other"),
+                Found::Fault(fault) => format!("{place} {fault}"),
+            });
+            true
+        });
+        all
+    }
+
+    #[test]
+    fn events_are_found_in_lines_arrays_documents_and_calls() {
+        let (a, b) = (event("a"), event("b"));
+        assert_eq!(found(&format!("{a}\n\n{b}\n")), ["f:1 a", "f:3 b"]);
+        assert_eq!(found(&format!("{a}{b}")), ["f:1 a", "f:1 b"]);
+        assert_eq!(found(&format!("[{a},\n{b}]\n[{a}]")), ["f:1[0] a", "f:1[1] b", "f:3[0] a"]);
+        assert_eq!(found(&format!(r#"{{"ctx":{{}},"event":{a},"events":[{a}]}}"#)), ["f:1 a"]);
+        let pretty: serde_json::Value = serde_json::from_str(&a).unwrap();
+        let pretty = serde_json::to_string_pretty(&pretty).unwrap();
+        assert_eq!(found(&format!("{pretty}\n{pretty}\r\n{b}")), ["f:1 a", "f:9 a", "f:17 b"]);
+        assert_eq!(found(" \n"), Vec::<String>::new());
+        assert_eq!(found("[]"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn other_events_are_told_from_faults() {
+        assert_eq!(found(r#"{"name":"shop/order.placed","data":{}}"#), ["f:1 other"]);
+        assert_eq!(found(r#"{"ctx":{},"event":{"name":"shop/order.placed"}}"#), ["f:1 other"]);
+        let found = found(r#"{"name":"inngest/function.failed"}"#);
+        assert!(found[0].starts_with("f:1 ") && !found[0].ends_with("other"), "{found:?}");
+    }
+
+    #[test]
+    fn a_broken_line_costs_no_other() {
+        let (a, b) = (event("a"), event("b"));
+        for torn in 1..a.len() {
+            let found = found(&format!("{}\n{a}\n{b}\n", &a[..torn]));
+            assert_eq!(found.len(), 3, "{torn}: {found:?}");
+            assert!(found[0].starts_with("f:1 not JSON: "), "{torn}: {found:?}");
+            assert_eq!(found[1..], ["f:2 a", "f:3 b"], "{torn}");
+        }
+        assert_eq!(
+            found(&format!("hello\n{a}")),
+            ["f:1 not JSON: expected value at column 1", "f:2 a"]
+        );
+        assert_eq!(
+            found("{\"a\":\n}"),
+            [
+                "f:1 not JSON: expected value at line 2, column 1",
+                "f:2 not JSON: expected value at column 1"
+            ]
+        );
+        assert_eq!(
+            found(&format!("[{a},oops]\n{b}")),
+            [
+                "f:1[0] a",
+                "f:1[1] not JSON: expected value at column 98; the rest of the array is not read",
+                "f:2 b"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_kept_in_memory() {
+        let long = format!("{{\"name\":\"{}\"}}\n{}", "x".repeat(MAX_BYTES + 1000), event("a"));
+        assert_eq!(
+            found(&long),
+            ["f:1 longer than the 8388608 bytes that are read of one event", "f:2 a"]
+        );
+    }
+}

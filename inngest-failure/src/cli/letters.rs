@@ -1,0 +1,275 @@
+//! `dead-letters`.
+
+use std::{fs, path::Path, time::SystemTime};
+
+use serde_json::Value;
+use sha1::{Digest, Sha1};
+
+use super::{
+    Fatal, Outcome, Program, args,
+    ledger::{Ledger, Record, Status},
+    output::{self, tidy},
+    stop::Stop,
+};
+use crate::{
+    dead_letter::{DeadLetter, JsonLines},
+    dispatcher::DispatcherBuilder,
+};
+
+/// As many characters of a letter's name as are shown.
+const SHOWN: usize = 10;
+
+pub(super) async fn run(
+    builder: DispatcherBuilder,
+    program: &Program,
+    args: args::DeadLetters,
+) -> Result<Outcome, Fatal> {
+    match args {
+        args::DeadLetters::List { letters, json } => list(&open(&builder, &letters)?, json),
+        args::DeadLetters::Show { letters, which } => {
+            let file = open(&builder, &letters)?;
+            let (_, found) = find(&file, &Wanted::Named(&which))?;
+            for letter in found {
+                output::print(&show(&letter)?)?;
+            }
+            Ok(Outcome::Well)
+        }
+        args::DeadLetters::Retry { letters, which, ledger } => {
+            let file = open(&builder, &letters)?;
+            retry(builder, program, &file, &which, &ledger.ledger).await
+        }
+        args::DeadLetters::Drop { letters, which } => {
+            let file = open(&builder, &letters)?;
+            let (_, found) = find(&file, &Wanted::of(&which))?;
+            for letter in &found {
+                file.remove(letter)?;
+                output::print(&format!("dropped {}\n", line(letter)))?;
+            }
+            if found.is_empty() {
+                output::print("no dead letters\n")?;
+            }
+            Ok(Outcome::Well)
+        }
+    }
+}
+
+/// The file of the program, or the one that was given.
+fn open(builder: &DispatcherBuilder, args: &args::Letters) -> Result<JsonLines, Fatal> {
+    let own = builder.json_lines();
+    let Some(path) = args.file.as_deref().or(own.map(JsonLines::path)) else {
+        return Err(Fatal::new(
+            "this program keeps its dead letters in no file; give one with `--file`, or let the program's builder have \
+             `.dead_letters(JsonLines::open(..)?)`",
+        ));
+    };
+    if let Err(error) = fs::metadata(path) {
+        return Err(Fatal::new(format!("can't read `{}`: {error}", path.display())));
+    }
+    match own.filter(|own| own.path() == path) {
+        Some(own) => Ok(own.clone()),
+        None => JsonLines::open(path)
+            .map_err(|error| Fatal::new(format!("can't use `{}`: {error}", path.display()))),
+    }
+}
+
+/// A letter's short name, which its key decides.
+fn name(letter: &DeadLetter) -> String {
+    let (handler_id, event_id) = letter.key();
+    hex::encode(Sha1::digest(format!("{handler_id}\n{event_id}")))
+}
+
+fn line(letter: &DeadLetter) -> String {
+    format!(
+        "{}: {} for run {} of {}",
+        &name(letter)[..SHOWN],
+        letter.handler_id,
+        tidy(letter.event.run_id(), 40),
+        tidy(letter.event.function_id(), 100)
+    )
+}
+
+fn list(file: &JsonLines, json: bool) -> Result<Outcome, Fatal> {
+    let mut table =
+        output::table(["letter", "failed at", "handler", "function", "run", "attempts", "error"]);
+    let mut number = 0;
+    for letter in file.letters()? {
+        let letter = letter?;
+        number += 1;
+        if json {
+            output::print(&(serde_json::to_string(&letter)? + "\n"))?;
+            continue;
+        }
+        table.add_row([
+            name(&letter)[..SHOWN].to_owned(),
+            humantime::format_rfc3339_seconds(letter.failed_at.max(SystemTime::UNIX_EPOCH))
+                .to_string(),
+            letter.handler_id.clone(),
+            tidy(letter.event.function_id(), 100),
+            tidy(letter.event.run_id(), 40),
+            letter.attempts.map_or("unknown".to_owned(), |attempts| attempts.to_string()),
+            tidy(&letter.error.message, 120),
+        ]);
+    }
+    if !json {
+        let file = file.path().display();
+        let count = output::count(number, "dead letter");
+        let table = if number > 0 { format!("{table}\n") } else { String::new() };
+        output::print(&format!("{table}{count} in {file}\n"))?;
+    }
+    Ok(Outcome::Well)
+}
+
+/// The whole letter, as JSON that a person reads, with its name.
+fn show(letter: &DeadLetter) -> Result<String, Fatal> {
+    let mut json = serde_json::to_value(letter)?;
+    if let Value::Object(fields) = &mut json {
+        fields.insert("letter".to_owned(), name(letter).into());
+    }
+    Ok(serde_json::to_string_pretty(&json)? + "\n")
+}
+
+/// Which letters are meant.
+enum Wanted<'a> {
+    Named(&'a [String]),
+    OfHandler(&'a str),
+    All,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(which: &'a args::Which) -> Self {
+        match &which.handler {
+            Some(handler) => Self::OfHandler(handler),
+            None if which.all => Self::All,
+            None => Self::Named(&which.which),
+        }
+    }
+}
+
+/// The letters that are meant, in the order of the file, and how many there are in all. Each that is named is there, once.
+fn find(file: &JsonLines, wanted: &Wanted<'_>) -> Result<(u64, Vec<DeadLetter>), Fatal> {
+    let (mut number, mut found) = (0, Vec::new());
+    let mut hits: Vec<u32> = match wanted {
+        Wanted::Named(names) => vec![0; names.len()],
+        _ => Vec::new(),
+    };
+    for letter in file.letters()? {
+        let letter = letter?;
+        number += 1;
+        let is_wanted = match wanted {
+            Wanted::All => true,
+            Wanted::OfHandler(handler) => letter.handler_id == *handler,
+            Wanted::Named(names) => {
+                let name = name(&letter);
+                let mut is_named = false;
+                for (i, wanted) in names.iter().enumerate() {
+                    if !wanted.is_empty() && name.starts_with(&wanted.to_ascii_lowercase()) {
+                        hits[i] += 1;
+                        is_named = true;
+                    }
+                }
+                is_named
+            }
+        };
+        if is_wanted {
+            found.push(letter);
+        }
+    }
+    if let Wanted::Named(names) = wanted {
+        for (name, hits) in names.iter().zip(hits) {
+            match hits {
+                1 => {}
+                0 => {
+                    return Err(Fatal::new(format!(
+                        "there is no dead letter `{name}` in `{}`; `dead-letters list` shows those that there are",
+                        file.path().display()
+                    )));
+                }
+                _ => {
+                    return Err(Fatal::new(format!(
+                        "`{name}` is the beginning of {hits} dead letters' names; give more of it"
+                    )));
+                }
+            }
+        }
+    }
+    Ok((number, found))
+}
+
+async fn retry(
+    builder: DispatcherBuilder,
+    program: &Program,
+    file: &JsonLines,
+    which: &args::Which,
+    ledger: &Path,
+) -> Result<Outcome, Fatal> {
+    let (_, found) = find(file, &Wanted::of(which))?;
+    // The letter of one that fails again goes to the same file.
+    let is_own = builder.json_lines().is_some_and(|own| own.path() == file.path());
+    let builder = if is_own { builder } else { builder.dead_letters(file.clone()) };
+    let dispatcher = builder.build()?;
+    // A failure that was dispatched through a ledger is not to be dispatched again.
+    let ledger = ledger.exists().then(|| Ledger::open(ledger)).transpose()?;
+    let stop = Stop::listen();
+    let (mut succeeded, mut failed, mut done) = (0, 0, 0);
+    for letter in &found {
+        if stop.is_told() {
+            let left = found.len() as u64 - succeeded - failed - done;
+            eprintln!("stopped with {} left; to go on: {program}", output::count(left, "letter"));
+            return Ok(Outcome::Failed);
+        }
+        let line = line(letter);
+        if let Some(ledger) = &ledger
+            && is_done(ledger, letter).await.map_err(Fatal::new)?
+        {
+            file.remove(letter)?;
+            done += 1;
+            output::print(&format!("{line}: has succeeded since, as the ledger says; not run\n"))?;
+            continue;
+        }
+        let dispatch = match dispatcher.retry(letter).await {
+            Ok(dispatch) => dispatch,
+            Err(error) => {
+                failed += 1;
+                output::print(&format!("{line}: not run: {error}\n"))?;
+                continue;
+            }
+        };
+        if dispatch.is_ok() && !dispatch.is_unhandled() {
+            if let Some(ledger) = &ledger {
+                let records = dispatch.runs.iter().map(|run| Record {
+                    handler_id: run.handler_id.clone(),
+                    event_id: letter.event_id().to_owned(),
+                    attempts: run.attempts,
+                    failed: None,
+                });
+                if let Err(error) = ledger.record(records.collect()).await {
+                    eprintln!(
+                        "{line}: the ledger can't be written: {error}; `dispatch` may run it again"
+                    );
+                }
+            }
+            file.remove(letter)?;
+            succeeded += 1;
+            output::print(&format!("{line}: succeeded\n"))?;
+            continue;
+        }
+        failed += 1;
+        let errors = dispatch.runs.iter().filter_map(|run| run.result.as_ref().err());
+        let mut errors: Vec<String> = errors.map(|error| tidy(&error.to_string(), 300)).collect();
+        if dispatch.is_unhandled() {
+            errors.push("still unhandled".to_owned());
+        }
+        output::print(&format!("{line}: failed again: {}\n", errors.join("; ")))?;
+    }
+    let [succeeded_text, failed_text, done_text] = [succeeded, failed, done].map(output::grouped);
+    let done_text = if done > 0 { format!(", {done_text} done before") } else { String::new() };
+    output::print(&format!("{succeeded_text} succeeded, {failed_text} failed{done_text}\n"))?;
+    Ok(Outcome::of(failed == 0))
+}
+
+/// Whether the handler has succeeded for the event since the letter was written.
+async fn is_done(ledger: &Ledger, letter: &DeadLetter) -> Result<bool, String> {
+    let known = ledger.look(letter.event_id()).await;
+    let known = known.map_err(|error| format!("the ledger can't be read: {error}"))?;
+    Ok(matches!(known.get(&letter.handler_id), Some(Status::Succeeded)))
+}

@@ -1,0 +1,87 @@
+//! What a person sees.
+
+use std::io::{self, Write};
+
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+
+use super::Fatal;
+
+/// A table that shares the width of a terminal; elsewhere no line is broken.
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    table
+}
+
+/// Writes to standard output. That its reader has seen enough, as `head` has, is no error.
+pub(super) fn print(text: &str) -> Result<(), Fatal> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Fatal::new(format!("can't write to standard output: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// On one line, without control characters, which a terminal might obey, and not too long.
+pub(super) fn tidy(text: &str, max_chars: usize) -> String {
+    let mut tidy = String::new();
+    for (i, c) in text
+        .split_whitespace()
+        .flat_map(|word| [" ", word])
+        .collect::<String>()
+        .trim_start()
+        .chars()
+        .enumerate()
+    {
+        if i == max_chars {
+            tidy.push('…');
+            break;
+        }
+        tidy.push(if c.is_control() { '\u{fffd}' } else { c });
+    }
+    tidy
+}
+
+/// `1 failure`, `2 failures`.
+pub(super) fn count(number: u64, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", grouped(number))
+}
+
+/// `1,234,567`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(count(1, "failure"), "1 failure");
+        assert_eq!(count(0, "failure"), "0 failures");
+    }
+
+    #[test]
+    fn a_text_is_one_line_that_a_terminal_does_not_obey() {
+        assert_eq!(tidy("a\n\t b\u{1b}[31m", 100), "a b\u{fffd}[31m");
+        assert_eq!(tidy("abcdef", 3), "abc…");
+        assert_eq!(tidy("abc", 3), "abc");
+    }
+}
