@@ -223,7 +223,9 @@ pub use self::{
         BoxError, BuildError, HandlerError, Location, NonRetriable, ParseError, Problem, ResultExt,
         RetryAfter, StepError,
     },
-    event::{Failure, FailureError, FailureEvent, FailureKind, TriggerEvent, TriggerEvents},
+    event::{
+        Dashboard, Failure, FailureError, FailureEvent, FailureKind, TriggerEvent, TriggerEvents,
+    },
     extract::{Context, FromFailure, MissingState, Needs, RunContext, State},
     rate::Rate,
     registry::{HandlerInfo, on_failure},

@@ -14,6 +14,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     FailureEvent, FailureKind,
+    report::{self, report},
     text::{Placed, Text, fields, place},
 };
 use crate::error::ParseError;
@@ -117,6 +118,42 @@ impl FailureError {
             }
         }
         Err(first.unwrap_or_else(ParseError::no_details::<D>))
+    }
+
+    /// The longest [`report`](Self::report), in characters: 2,000.
+    pub const MAX_REPORT_CHARS: usize = report::MAX_CHARS;
+
+    /// The error for a person who reads an alert: name and message, the causes, and the stack, of which the program's
+    /// own code comes first and libraries and the runtime after it. It ends without a line's end.
+    ///
+    /// In each of the two the most recent call comes first, as JavaScript and Rust have it; Python's tracebacks
+    /// are turned round. A frame keeps the lines that belong to it, and a stack in which there are no frames is
+    /// shown as it is. If the error has no stack, it is that of the nearest cause that has one.
+    ///
+    /// It is never longer than [`MAX_REPORT_CHARS`](Self::MAX_REPORT_CHARS), and says where something was
+    /// left out of it, and how much. What an error says comes from outside: terminal escape sequences, and control
+    /// characters other than line breaks, are taken out, and all lines that a message has after its first one are
+    /// indented. To Slack, HTML or Markdown it is still text that has to be escaped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let event: inngest_failure::FailureEvent = r#"{"name":"inngest/function.failed","data":{
+    /// #   "function_id":"shop-checkout","run_id":"r1",
+    /// #   "error":{"error":"invalid status code: 500","name":"CardError","message":"card declined",
+    /// #     "stack":"CardError: card declined\n    at post (/srv/app/node_modules/bank/index.js:9:11)\n    at charge (/srv/app/checkout.js:20:5)",
+    /// #     "cause":{"name":"TypeError","message":"no such card"}}}}"#.parse()?;
+    /// assert_eq!(event.error().report(), "\
+    /// CardError: card declined
+    /// caused by: TypeError: no such card
+    /// own code:
+    ///     at charge (/srv/app/checkout.js:20:5)
+    /// libraries:
+    ///     at post (/srv/app/node_modules/bank/index.js:9:11)");
+    /// # Ok::<(), inngest_failure::ParseError>(())
+    /// ```
+    pub fn report(&self) -> String {
+        report(self)
     }
 
     /// The JSON in which the SDK's own fields may stand, the fullest first.

@@ -2,9 +2,12 @@
 
 #[cfg(feature = "serve")]
 mod call;
+mod dashboard;
 mod envelope;
 mod error_body;
 mod failure_error;
+mod report;
+mod stack;
 mod text;
 mod trigger;
 
@@ -28,6 +31,7 @@ pub(crate) use self::error_body::ErrorBody;
 #[cfg(feature = "serve")]
 pub(crate) use self::{call::call_from_str, text::place};
 pub use self::{
+    dashboard::Dashboard,
     failure_error::FailureError,
     trigger::{TriggerEvent, TriggerEvents},
 };
@@ -216,6 +220,11 @@ impl FailureEvent {
         idempotency_key(self.run_id(), label)
     }
 
+    /// Where a person looks at the run that failed: see [`Failure::run_url`].
+    pub fn run_url(&self, dashboard: &Dashboard) -> String {
+        dashboard.run_url(self.run_id())
+    }
+
     /// Why the run failed.
     pub fn error(&self) -> FailureError {
         FailureError::of(self)
@@ -396,6 +405,26 @@ impl<T> Failure<T> {
     /// ```
     pub fn idempotency_key(&self, label: &str) -> String {
         idempotency_key(&self.run_id, label)
+    }
+
+    /// Where a person looks at the run that failed: the URL of its page on this dashboard.
+    ///
+    /// The run's id came from outside. It is escaped, so the URL leads to that dashboard whatever the id is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inngest_failure::Dashboard;
+    ///
+    /// # let event: inngest_failure::FailureEvent =
+    /// #   r#"{"name":"inngest/function.failed","data":{"function_id":"shop-checkout","run_id":"01M8"}}"#.parse()?;
+    /// # let failure = event.parse::<()>()?;
+    /// let url = failure.run_url(&Dashboard::cloud("production"));
+    /// assert_eq!(url, "https://app.inngest.com/env/production/runs/01M8");
+    /// # Ok::<(), inngest_failure::ParseError>(())
+    /// ```
+    pub fn run_url(&self, dashboard: &Dashboard) -> String {
+        dashboard.run_url(&self.run_id)
     }
 }
 
