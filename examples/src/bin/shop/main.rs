@@ -4,7 +4,6 @@
 //! cargo run -p examples --bin shop
 //! ```
 
-mod input;
 mod report;
 mod traces;
 
@@ -16,10 +15,13 @@ use std::{
 };
 
 use clap::{ArgAction, Parser};
-use examples::shop::{self, Store};
+use examples::{
+    input::Source,
+    shop::{self, Store},
+};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::{input::Source, report::Report, traces::Traces};
+use crate::{report::Report, traces::Traces};
 
 /// Runs recorded failure events through a shop's failure handlers
 ///

@@ -3,11 +3,9 @@
 use std::fmt;
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use examples::{shop::COUNT, tidy};
+use examples::{input::Place, shop::COUNT, tidy};
 use inngest_failure::{Dispatch, FailureEvent, HandlerRun};
 use serde_json::Value;
-
-use crate::input::Place;
 
 /// The table of what happened.
 ///

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 const EVENTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/events.jsonl"));
 
 /// The failure events of one file, read as they are asked for.
-pub(crate) struct Source {
+pub struct Source {
     name: Rc<str>,
     /// `None` after its end.
     reader: Option<Box<dyn BufRead>>,
@@ -34,16 +34,20 @@ pub(crate) struct Source {
 }
 
 /// A failure event and where it stands, or what is wrong there.
-pub(crate) type Entry = Result<(Place, FailureEvent), Fault>;
+pub type Entry = Result<(Place, FailureEvent), Fault>;
 
 impl Source {
     /// The events that are part of the program.
-    pub(crate) fn shipped() -> Self {
+    pub fn shipped() -> Self {
         Self::new("events.jsonl".into(), EVENTS.as_bytes())
     }
 
     /// A file, or standard input for `-`.
-    pub(crate) fn open(path: &Path) -> Result<Self, String> {
+    ///
+    /// # Errors
+    ///
+    /// Why the file can't be read, as a message for the user.
+    pub fn open(path: &Path) -> Result<Self, String> {
         if path.as_os_str() == "-" {
             return Ok(Self::new("stdin".into(), io::stdin().lock()));
         }
@@ -140,6 +144,16 @@ impl Source {
     }
 }
 
+/// Shows where it is, not what it reads.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("name", &self.name)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Iterator for Source {
     type Item = Entry;
 
@@ -195,7 +209,8 @@ fn is_cut_off(json: &[u8]) -> bool {
 }
 
 /// Where a failure event stands.
-pub(crate) struct Place {
+#[derive(Debug)]
+pub struct Place {
     source: Rc<str>,
     line: usize,
     /// If the line, or the document that begins there, is an array.
@@ -204,13 +219,13 @@ pub(crate) struct Place {
 
 impl Place {
     /// The line, for a reader who knows in which file.
-    pub(crate) fn in_source(&self) -> String {
+    pub fn in_source(&self) -> String {
         let Self { line, item, .. } = self;
         item.map_or(line.to_string(), |item| format!("{line}[{item}]"))
     }
 
     /// The file's name, without its folder, and the line.
-    pub(crate) fn short(&self) -> String {
+    pub fn short(&self) -> String {
         let name = Path::new(&*self.source).file_name().unwrap_or_default();
         format!("{}:{}", name.display(), self.in_source())
     }
@@ -223,7 +238,8 @@ impl fmt::Display for Place {
 }
 
 /// What is wrong with a line.
-pub(crate) struct Fault {
+#[derive(Debug)]
+pub struct Fault {
     place: Place,
     message: String,
 }
