@@ -83,7 +83,7 @@
 //!
 //! # Metrics
 //!
-//! With the feature `metrics` the following goes to the recorder that the program has installed, before it builds the
+//! With the feature `metrics` the following goes to the recorder that the program has installed before it builds the
 //! dispatcher. `handler_id` is that of a handler, or of a rollback as a whole.
 //!
 //! | name | labels | |

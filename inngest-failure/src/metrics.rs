@@ -11,10 +11,14 @@ pub(crate) use self::off::*;
 
 #[cfg(feature = "metrics")]
 mod on {
-    use std::{sync::Arc, time::Instant};
+    use std::{
+        sync::{Arc, OnceLock},
+        time::Instant,
+    };
 
     use metrics::{
-        Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+        Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge,
+        describe_histogram, gauge, histogram,
     };
 
     use crate::event::FailureKind;
@@ -26,6 +30,8 @@ mod on {
     const DURATION: &str = "inngest_failure_handler_attempt_duration_seconds";
     const IN_FLIGHT: &str = "inngest_failure_handler_attempts_in_flight";
     const DEAD_LETTERS: &str = "inngest_failure_dead_letters_total";
+
+    const SUCCEEDED: &str = "succeeded";
 
     /// Tells the recorder what all of it means.
     pub(crate) fn describe() {
@@ -47,46 +53,96 @@ mod on {
         );
     }
 
-    pub(crate) fn event(kind: FailureKind) {
-        let kind = match kind {
-            FailureKind::Failed => "failed",
-            FailureKind::Cancelled => "cancelled",
-        };
-        counter!(EVENTS, "kind" => kind).increment(1);
-    }
-
-    pub(crate) fn unhandled() {
-        counter!(UNHANDLED).increment(1);
-    }
-
     pub(crate) fn dead_letter(outcome: &'static str) {
         counter!(DEAD_LETTERS, "outcome" => outcome).increment(1);
     }
 
-    /// A handler's id, as a label.
-    #[derive(Clone, Debug)]
-    pub(crate) struct Label(Arc<str>);
+    /// The events of a dispatcher.
+    #[derive(Default)]
+    pub(crate) struct Events {
+        failed: OnceLock<Counter>,
+    }
 
-    impl Label {
+    impl Events {
+        pub(crate) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(crate) fn count(&self, kind: FailureKind) {
+            match kind {
+                // What is counted for nearly every failure is looked up once.
+                FailureKind::Failed => {
+                    self.failed.get_or_init(|| counter!(EVENTS, "kind" => "failed")).increment(1);
+                }
+                FailureKind::Cancelled => counter!(EVENTS, "kind" => "cancelled").increment(1),
+            }
+        }
+
+        pub(crate) fn unhandled(&self) {
+            counter!(UNHANDLED).increment(1);
+        }
+    }
+
+    /// What is counted of a handler.
+    #[derive(Debug)]
+    pub(crate) struct OfHandler {
+        id: Arc<str>,
+        frequent: OnceLock<Frequent>,
+    }
+
+    /// What is counted for nearly every failure, and so looked up once.
+    struct Frequent {
+        in_flight: Gauge,
+        duration: Histogram,
+        attempts_succeeded: Counter,
+        runs_succeeded: Counter,
+    }
+
+    impl OfHandler {
         pub(crate) fn new(handler_id: &str) -> Self {
-            Self(handler_id.into())
+            Self { id: handler_id.into(), frequent: OnceLock::new() }
+        }
+
+        fn frequent(&self) -> &Frequent {
+            self.frequent.get_or_init(|| {
+                let id = || Arc::clone(&self.id);
+                Frequent {
+                    in_flight: gauge!(IN_FLIGHT, "handler_id" => id()),
+                    duration: histogram!(DURATION, "handler_id" => id()),
+                    attempts_succeeded: self.counter(ATTEMPTS, SUCCEEDED),
+                    runs_succeeded: self.counter(RUNS, SUCCEEDED),
+                }
+            })
+        }
+
+        fn counter(&self, name: &'static str, outcome: &'static str) -> Counter {
+            counter!(name, "handler_id" => Arc::clone(&self.id), "outcome" => outcome)
         }
 
         /// An attempt begins.
         pub(crate) fn attempt(&self) -> Attempt<'_> {
-            gauge!(IN_FLIGHT, "handler_id" => Arc::clone(&self.0)).increment(1);
-            Attempt { label: self, begun: Instant::now(), outcome: "dropped" }
+            self.frequent().in_flight.increment(1);
+            Attempt { of: self, begun: Instant::now(), outcome: "dropped" }
         }
 
         /// A run has ended for good.
         pub(crate) fn run(&self, outcome: &'static str) {
-            counter!(RUNS, "handler_id" => Arc::clone(&self.0), "outcome" => outcome).increment(1);
+            match outcome {
+                SUCCEEDED => self.frequent().runs_succeeded.increment(1),
+                _ => self.counter(RUNS, outcome).increment(1),
+            }
+        }
+    }
+
+    impl std::fmt::Debug for Frequent {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Frequent").finish_non_exhaustive()
         }
     }
 
     /// An attempt that is being made: it counts when this is dropped.
     pub(crate) struct Attempt<'a> {
-        label: &'a Label,
+        of: &'a OfHandler,
         begun: Instant,
         outcome: &'static str,
     }
@@ -99,10 +155,13 @@ mod on {
 
     impl Drop for Attempt<'_> {
         fn drop(&mut self) {
-            let id = || Arc::clone(&self.label.0);
-            gauge!(IN_FLIGHT, "handler_id" => id()).decrement(1);
-            counter!(ATTEMPTS, "handler_id" => id(), "outcome" => self.outcome).increment(1);
-            histogram!(DURATION, "handler_id" => id()).record(self.begun.elapsed());
+            let frequent = self.of.frequent();
+            frequent.in_flight.decrement(1);
+            frequent.duration.record(self.begun.elapsed());
+            match self.outcome {
+                SUCCEEDED => frequent.attempts_succeeded.increment(1),
+                outcome => self.of.counter(ATTEMPTS, outcome).increment(1),
+            }
         }
     }
 }
@@ -113,16 +172,24 @@ mod off {
 
     pub(crate) fn describe() {}
 
-    pub(crate) fn event(_: FailureKind) {}
-
-    pub(crate) fn unhandled() {}
-
     pub(crate) fn dead_letter(_: &'static str) {}
 
-    #[derive(Clone, Debug)]
-    pub(crate) struct Label;
+    pub(crate) struct Events {}
 
-    impl Label {
+    impl Events {
+        pub(crate) fn new() -> Self {
+            Self {}
+        }
+
+        pub(crate) fn count(&self, _: FailureKind) {}
+
+        pub(crate) fn unhandled(&self) {}
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct OfHandler;
+
+    impl OfHandler {
         pub(crate) fn new(_: &str) -> Self {
             Self
         }

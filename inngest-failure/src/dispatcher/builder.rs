@@ -262,6 +262,7 @@ impl DispatcherBuilder {
                 has_trace_source,
                 hints: Hints::default(),
                 letters: shared.letters,
+                counts: metrics::Events::new(),
                 tools: run::Tools {
                     backoff: self.backoff,
                     #[cfg(feature = "api")]

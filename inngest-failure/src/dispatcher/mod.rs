@@ -105,6 +105,7 @@ struct Inner {
     functions: Vec<HandlerInfo>,
     hints: Hints,
     letters: Arc<Sinks>,
+    counts: metrics::Events,
     tools: run::Tools,
     #[cfg(feature = "testing")]
     has_trace_source: bool,
@@ -168,9 +169,9 @@ impl Dispatcher {
             run_id = shown(event.run_id()),
         );
         let selection = inner.index.select(Subject::from(&event));
-        metrics::event(event.kind());
+        inner.counts.count(event.kind());
         if selection.unhandled {
-            metrics::unhandled();
+            inner.counts.unhandled();
             span.in_scope(|| self.warn_of_unhandled(&event));
             if inner.letters.unhandled {
                 Box::pin(self.bury_unhandled(&event).instrument(span.clone())).await;

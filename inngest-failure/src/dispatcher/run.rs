@@ -22,7 +22,7 @@ use crate::{
     error::{HandlerError, ParseError},
     event::FailureEvent,
     extract::{Context, HandlerContext, States},
-    metrics::Label,
+    metrics,
     panic::{self, Caught, Panic, catch},
     registry::{BlockingCall, Call, CallError, HandlerInfo, Wired},
     step::{Driven, Ended, Failing, Memory, Pass, drive},
@@ -41,7 +41,7 @@ pub(super) struct Handler {
     timeout: Option<Duration>,
     limits: Limits,
     letters: Arc<Sinks>,
-    label: Label,
+    counts: metrics::OfHandler,
 }
 
 /// What a handler runs.
@@ -83,7 +83,7 @@ impl Handler {
             timeout: wired.info.timeout,
             limits: Limits::new(&wired.info),
             letters: Arc::clone(&shared.letters),
-            label: Label::new(&wired.info.id),
+            counts: metrics::OfHandler::new(&wired.info.id),
         }
     }
 
@@ -110,7 +110,7 @@ impl Handler {
             timeout: None,
             limits: Limits::new(info),
             letters: Arc::clone(&shared.letters),
-            label: Label::new(&info.id),
+            counts: metrics::OfHandler::new(&info.id),
         }
     }
 
@@ -163,7 +163,7 @@ impl Handler {
         unfinished.ended = true;
         let elapsed = started.elapsed();
         span.record("outcome", outcome(&result));
-        self.label.run(outcome(&result));
+        self.counts.run(outcome(&result));
         if let Err(error) = &result
             && !self.letters.is_empty()
         {
@@ -205,7 +205,7 @@ impl Handler {
         attempts: u32,
         pass: Option<&Pass>,
     ) {
-        self.label.run(result.map_or_else(outcome_of, |()| SUCCEEDED));
+        self.counts.run(result.map_or_else(outcome_of, |()| SUCCEEDED));
         if let Err(error) = result {
             let steps = || pass.map(Pass::completed).unwrap_or_default();
             self.bury(event, error, attempts, steps).await;
@@ -366,7 +366,7 @@ impl Handler {
         permit: Option<OwnedSemaphorePermit>,
         tally: Option<&Tally<'_>>,
     ) -> Attempted {
-        let counted = self.label.attempt();
+        let counted = self.counts.attempt();
         let attempted = self.attempt_uncounted(cx, permit, tally).await;
         counted.end(match &attempted.end {
             End::Returned(result) => outcome(result),
