@@ -1,7 +1,7 @@
 //! `backfill`: the handlers for runs that have failed before there were any.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{BufWriter, Seek, SeekFrom, Write},
     path::Path,
     time::SystemTime,
@@ -21,6 +21,7 @@ use crate::{
         Api,
         runs::{Run, RunQuery},
     },
+    dead_letter::private,
     dispatcher::DispatcherBuilder,
     event::FailureEvent,
     trace::rebuild::failure_event,
@@ -81,7 +82,7 @@ fn open(output: Option<&Path>) -> Result<File, Fatal> {
         return tempfile::tempfile()
             .map_err(|error| Fatal::new(format!("can't make a temporary file: {error}")));
     };
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    let file = private().read(true).write(true).create_new(true).open(path);
     file.map_err(|error| {
         Fatal::new(format!(
             "can't make `{}`: {error}; name a file that is not there yet",

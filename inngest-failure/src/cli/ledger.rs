@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Fatal;
-use crate::dead_letter::{DeadLetter, rfc3339};
+use crate::dead_letter::{DeadLetter, private, rfc3339};
 
 /// The version of the tables below.
 const VERSION: i64 = 1;
@@ -108,6 +108,8 @@ impl Ledger {
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
+    // It holds what the events hold, and SQLite would make it for everybody. What is wrong with it SQLite says.
+    let _ = private().create(true).append(true).open(path);
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE

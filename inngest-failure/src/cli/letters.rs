@@ -65,11 +65,7 @@ fn open(builder: &DispatcherBuilder, args: &args::Letters) -> Result<JsonLines, 
     if let Err(error) = fs::metadata(path) {
         return Err(Fatal::new(format!("can't read `{}`: {error}", path.display())));
     }
-    match own.filter(|own| own.path() == path) {
-        Some(own) => Ok(own.clone()),
-        None => JsonLines::open(path)
-            .map_err(|error| Fatal::new(format!("can't use `{}`: {error}", path.display()))),
-    }
+    Ok(own.filter(|own| own.path() == path).cloned().unwrap_or_else(|| JsonLines::at(path)))
 }
 
 /// A letter's short name, which its key decides.

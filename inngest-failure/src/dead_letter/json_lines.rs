@@ -91,7 +91,7 @@ struct Line {
 }
 
 impl JsonLines {
-    /// Letters in this file, which is made if it is not there.
+    /// Letters in this file, which is made if it is not there, on Unix for its owner alone: it holds what the events hold.
     ///
     /// # Errors
     ///
@@ -104,6 +104,12 @@ impl JsonLines {
             sync_folder(&path);
         }
         Ok(Self { inner: Arc::new(Inner { path, queue: Mutex::default() }) })
+    }
+
+    /// Letters in this file, to be read.
+    #[cfg(feature = "cli")]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { inner: Arc::new(Inner { path: path.to_owned(), queue: Mutex::default() }) }
     }
 
     /// The file.
@@ -280,7 +286,15 @@ fn write(path: &Path, lines: &[u8]) -> io::Result<()> {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).read(true).append(true).open(path)
+    private().create(true).read(true).append(true).open(path)
+}
+
+/// A file that is made is for its owner alone.
+pub(crate) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 fn ends_with_newline(file: &mut File, end: u64) -> io::Result<bool> {

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
 pub use self::json_lines::JsonLines;
+#[cfg(feature = "cli")]
+pub(crate) use self::json_lines::private;
 #[cfg(feature = "api")]
 pub use self::send_event::SendEvent;
 pub(crate) use self::sinks::Sinks;

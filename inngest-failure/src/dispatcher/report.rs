@@ -113,8 +113,17 @@ impl std::error::Error for RunError {}
 impl RunError {
     /// The error as Inngest has it. It may be the user's own, so that to look at it may panic.
     pub(crate) fn describe(&self) -> FailureError {
+        self.describe_as(HandlerError::describe)
+    }
+
+    /// The same as a person needs it, who wants to know which step it was.
+    pub(crate) fn describe_with_step(&self) -> FailureError {
+        self.describe_as(HandlerError::describe_with_step)
+    }
+
+    fn describe_as(&self, of_handler: impl FnOnce(&HandlerError) -> FailureError) -> FailureError {
         let look = || match self {
-            Self::Failed(error) => error.describe(),
+            Self::Failed(error) => of_handler(error),
             Self::Panicked { message, location } => {
                 Panic { message: message.clone(), location: location.clone() }.describe()
             }

@@ -188,7 +188,7 @@ impl Handler {
         let letter = DeadLetter {
             handler_id: self.context.id.clone(),
             event: event.clone(),
-            error: error.describe(),
+            error: error.describe_with_step(),
             attempts: Some(attempts),
             failed_at: SystemTime::now(),
             steps: steps(),

@@ -81,11 +81,24 @@ impl HandlerError {
     /// The error as Inngest has it: name, message, stack, and the causes. A step's error in the chain is what it was
     /// in the step.
     pub(crate) fn describe(&self) -> FailureError {
+        self.describe_as(|_, of_step| of_step)
+    }
+
+    /// The same, with the message that says which step it was.
+    pub(crate) fn describe_with_step(&self) -> FailureError {
+        self.describe_as(|message, of_step| {
+            let mut error = FailureError::own("StepError", message);
+            error.cause = Some(Box::new(of_step));
+            error
+        })
+    }
+
+    fn describe_as(&self, step: impl FnOnce(String, FailureError) -> FailureError) -> FailureError {
         let mut described = Vec::new();
         let mut innermost = None;
         for error in told(&*self.error) {
             if let Some(of_step) = of_step(error) {
-                innermost = Some(of_step.clone());
+                innermost = Some(step(error.to_string(), of_step.clone()));
                 break;
             }
             described.push(error.to_string());
