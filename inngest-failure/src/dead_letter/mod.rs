@@ -295,10 +295,7 @@ pub(crate) mod tests {
             error(letter.clone())
         );
         letter["failed_at"] = json!("yesterday");
-        assert_eq!(
-            error(letter),
-            "`failed_at` is no time: timestamp format is invalid"
-        );
+        assert_eq!(error(letter), "`failed_at` is no time: timestamp format is invalid");
     }
 
     #[test]
