@@ -233,6 +233,12 @@ impl DeadLetters for JsonLines {
     fn put<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), BoxError>> {
         Box::pin(async move {
             let mut line = serde_json::to_vec(letter)?;
+            // The event is written as it came, and between the parts of JSON a line may end anywhere.
+            for byte in &mut line {
+                if matches!(*byte, b'\n' | b'\r') {
+                    *byte = b' ';
+                }
+            }
             line.push(b'\n');
             let (done, written) = oneshot::channel();
             let is_first = {
