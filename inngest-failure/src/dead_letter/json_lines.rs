@@ -205,25 +205,47 @@ impl Inner {
         // Nothing in here is left half done.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Writes what is waiting, until nothing is.
-    fn write_all(&self) {
+/// Whoever writes what is waiting.
+struct Writer {
+    inner: Arc<Inner>,
+    is_done: bool,
+}
+
+impl Writer {
+    /// Writes until nothing is waiting.
+    fn run(mut self) {
         loop {
             let waiting = {
-                let mut queue = self.queue();
+                let mut queue = self.inner.queue();
                 if queue.waiting.is_empty() {
                     queue.is_busy = false;
+                    self.is_done = true;
                     return;
                 }
                 mem::take(&mut queue.waiting)
             };
             let lines: Vec<u8> =
                 waiting.iter().flat_map(|waiting| &waiting.line).copied().collect();
-            let result = write(&self.path, &lines).map_err(Arc::new);
+            let result = write(&self.inner.path, &lines).map_err(Arc::new);
             for Waiting { done, .. } in waiting {
                 // Whoever waited may be gone.
                 let _ = done.send(result.clone());
             }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // It did not get to run: whoever waits is told, and the next one who comes writes.
+            let mut queue = self.inner.queue();
+            queue.is_busy = false;
+            let waiting = mem::take(&mut queue.waiting);
+            drop(queue);
+            drop(waiting);
         }
     }
 }
@@ -247,8 +269,8 @@ impl DeadLetters for JsonLines {
                 !mem::replace(&mut queue.is_busy, true)
             };
             if is_first {
-                let inner = Arc::clone(&self.inner);
-                tokio::task::spawn_blocking(move || inner.write_all());
+                let writer = Writer { inner: Arc::clone(&self.inner), is_done: false };
+                tokio::task::spawn_blocking(move || writer.run());
             }
             let path = self.inner.path.display();
             match written.await {
