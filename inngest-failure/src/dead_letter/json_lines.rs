@@ -121,9 +121,10 @@ impl JsonLines {
     ///
     /// [`io::Error`] if the file can't be read; of a single letter, if it can't be read any more.
     pub fn letters(&self) -> io::Result<impl Iterator<Item = io::Result<DeadLetter>> + use<>> {
-        let mut places: Vec<(u64, u64)> = self.places()?.into_values().collect();
-        places.sort_unstable();
+        // Both times the same file, also if it is moved away between.
         let mut file = File::open(&self.inner.path)?;
+        let mut places: Vec<(u64, u64)> = self.places(&file)?.into_values().collect();
+        places.sort_unstable();
         Ok(places.into_iter().map(move |(start, bytes)| {
             file.seek(SeekFrom::Start(start))?;
             let mut line = Vec::new();
@@ -151,9 +152,9 @@ impl JsonLines {
     }
 
     /// Where the letters that count stand: the first byte, and how many there are.
-    fn places(&self) -> io::Result<HashMap<Key, (u64, u64)>> {
+    fn places(&self, file: &File) -> io::Result<HashMap<Key, (u64, u64)>> {
         let mut places = HashMap::new();
-        let mut file = BufReader::new(File::open(&self.inner.path)?);
+        let mut file = BufReader::new(file);
         let (mut line, mut start, mut number) = (Vec::new(), 0, 0_u64);
         loop {
             line.clear();
@@ -284,9 +285,7 @@ impl DeadLetters for JsonLines {
 
 /// Adds lines to the file, all or none of them, and waits until they are on the disk.
 fn write(path: &Path, lines: &[u8]) -> io::Result<()> {
-    // Opened each time, for somebody may have moved the file away.
-    let mut file = append(path)?;
-    file.lock()?;
+    let mut file = open_locked(path)?;
     let end = file.seek(SeekFrom::End(0))?;
     let written = (|| {
         if end > 0 && !ends_with_newline(&mut file, end)? {
@@ -305,6 +304,35 @@ fn write(path: &Path, lines: &[u8]) -> io::Result<()> {
     }
     // The lock ends with the file.
     written
+}
+
+/// Opened each time, for somebody may have moved the file away; also while this waited for the lock.
+fn open_locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = append(path)?;
+        file.lock()?;
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+
+    let file = file.metadata()?;
+    match path.metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (file.dev(), file.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Elsewhere a file that is open stays where it is, or nobody can tell.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 fn append(path: &Path) -> io::Result<File> {
