@@ -114,15 +114,6 @@ fn killed(kills: usize) {
         thread::sleep(Duration::from_micros(random.random_range(0..50_000)));
         let victim = random.random_range(0..WRITERS);
         processes[victim] = start(WRITERS + kill);
-        // A whole file would grow beyond what a test needs.
-        if letters.path().metadata().unwrap().len() > 200_000_000 {
-            check(&letters, &kept, kill);
-            fs::remove_file(path).unwrap();
-            processes.clear();
-            fs::write(path, "").unwrap();
-            kept.lock().unwrap().clear();
-            processes.extend((0..WRITERS).map(|i| start((kill + 1) * 10_000 + i)));
-        }
     }
     processes.clear();
     check(&letters, &kept, kills);
@@ -184,6 +175,7 @@ async fn child_without_room() {
     let mut fitted = 0;
     while put(&format!("fits-{fitted}"), 7_000).await == 0 {
         fitted += 1;
+        assert!(fitted < 100, "there is room without end");
     }
     // There is room for less still.
     assert_eq!(put("small", 1).await, 1);

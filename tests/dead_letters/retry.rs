@@ -444,7 +444,9 @@ async fn a_letter_that_an_endpoint_has_written_is_tried_again_in_process() {
     let names: Vec<_> = letter.steps.iter().map(|step| step.name.as_deref().unwrap()).collect();
     assert_eq!(names, ["night", "approval", "item", "item:1"]);
     bank.open();
-    let report = dispatcher.retry(&letter).await.unwrap();
+    // The night is over.
+    let retry = tokio::time::timeout(Duration::from_secs(30), dispatcher.retry(&letter));
+    let report = retry.await.expect("no sleep").unwrap();
     assert_eq!(report.runs[0].result.as_ref().unwrap(), &json!({ "by": "ann" }));
     assert!(seen.take().is_empty());
 }
