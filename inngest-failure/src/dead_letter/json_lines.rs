@@ -127,9 +127,10 @@ impl JsonLines {
     ///
     /// [`io::Error`] if the file can't be read; of a single letter, if it can't be read any more.
     pub fn letters(&self) -> io::Result<impl Iterator<Item = io::Result<DeadLetter>> + use<>> {
-        let mut places: Vec<(u64, u64)> = self.places()?.into_values().collect();
-        places.sort_unstable();
+        // Both times the same file, also if it is moved away between.
         let mut file = File::open(&self.inner.path)?;
+        let mut places: Vec<(u64, u64)> = self.places(&file)?.into_values().collect();
+        places.sort_unstable();
         Ok(places.into_iter().map(move |(start, bytes)| {
             file.seek(SeekFrom::Start(start))?;
             let mut line = Vec::new();
@@ -157,9 +158,9 @@ impl JsonLines {
     }
 
     /// Where the letters that count stand: the first byte, and how many there are.
-    fn places(&self) -> io::Result<HashMap<Key, (u64, u64)>> {
+    fn places(&self, file: &File) -> io::Result<HashMap<Key, (u64, u64)>> {
         let mut places = HashMap::new();
-        let mut file = BufReader::new(File::open(&self.inner.path)?);
+        let mut file = BufReader::new(file);
         let (mut line, mut start, mut number) = (Vec::new(), 0, 0_u64);
         loop {
             line.clear();
@@ -211,25 +212,47 @@ impl Inner {
         // Nothing in here is left half done.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Writes what is waiting, until nothing is.
-    fn write_all(&self) {
+/// Whoever writes what is waiting.
+struct Writer {
+    inner: Arc<Inner>,
+    is_done: bool,
+}
+
+impl Writer {
+    /// Writes until nothing is waiting.
+    fn run(mut self) {
         loop {
             let waiting = {
-                let mut queue = self.queue();
+                let mut queue = self.inner.queue();
                 if queue.waiting.is_empty() {
                     queue.is_busy = false;
+                    self.is_done = true;
                     return;
                 }
                 mem::take(&mut queue.waiting)
             };
             let lines: Vec<u8> =
                 waiting.iter().flat_map(|waiting| &waiting.line).copied().collect();
-            let result = write(&self.path, &lines).map_err(Arc::new);
+            let result = write(&self.inner.path, &lines).map_err(Arc::new);
             for Waiting { done, .. } in waiting {
                 // Whoever waited may be gone.
                 let _ = done.send(result.clone());
             }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // It did not get to run: whoever waits is told, and the next one who comes writes.
+            let mut queue = self.inner.queue();
+            queue.is_busy = false;
+            let waiting = mem::take(&mut queue.waiting);
+            drop(queue);
+            drop(waiting);
         }
     }
 }
@@ -239,6 +262,12 @@ impl DeadLetters for JsonLines {
     fn put<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), BoxError>> {
         Box::pin(async move {
             let mut line = serde_json::to_vec(letter)?;
+            // The event is written as it came, and between the parts of JSON a line may end anywhere.
+            for byte in &mut line {
+                if matches!(*byte, b'\n' | b'\r') {
+                    *byte = b' ';
+                }
+            }
             line.push(b'\n');
             let (done, written) = oneshot::channel();
             let is_first = {
@@ -247,8 +276,8 @@ impl DeadLetters for JsonLines {
                 !mem::replace(&mut queue.is_busy, true)
             };
             if is_first {
-                let inner = Arc::clone(&self.inner);
-                tokio::task::spawn_blocking(move || inner.write_all());
+                let writer = Writer { inner: Arc::clone(&self.inner), is_done: false };
+                tokio::task::spawn_blocking(move || writer.run());
             }
             let path = self.inner.path.display();
             match written.await {
@@ -262,9 +291,7 @@ impl DeadLetters for JsonLines {
 
 /// Adds lines to the file, all or none of them, and waits until they are on the disk.
 fn write(path: &Path, lines: &[u8]) -> io::Result<()> {
-    // Opened each time, for somebody may have moved the file away.
-    let mut file = append(path)?;
-    file.lock()?;
+    let mut file = open_locked(path)?;
     let end = file.seek(SeekFrom::End(0))?;
     let written = (|| {
         if end > 0 && !ends_with_newline(&mut file, end)? {
@@ -283,6 +310,35 @@ fn write(path: &Path, lines: &[u8]) -> io::Result<()> {
     }
     // The lock ends with the file.
     written
+}
+
+/// Opened each time, for somebody may have moved the file away; also while this waited for the lock.
+fn open_locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = append(path)?;
+        file.lock()?;
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+
+    let file = file.metadata()?;
+    match path.metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (file.dev(), file.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Elsewhere a file that is open stays where it is, or nobody can tell.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 fn append(path: &Path) -> io::Result<File> {

@@ -202,8 +202,9 @@ impl Dispatcher {
     /// once more. Of the handlers of the failure only this one runs, whatever its selector is by now. If the letter is
     /// about a failure that was unhandled, the failure is dispatched.
     ///
-    /// The letter stays where it is: [remove](crate::JsonLines::remove) it if this is [ok](Dispatch::is_ok). If the handler
-    /// fails for good once more, the sinks get another letter of the same key.
+    /// The letter stays where it is: [remove](crate::JsonLines::remove) it if this is [ok](Dispatch::is_ok) and not
+    /// [unhandled](Dispatch::is_unhandled) once more. If the handler fails for good again, the sinks get another letter of
+    /// the same key.
     ///
     /// # Errors
     ///

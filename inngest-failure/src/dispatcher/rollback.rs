@@ -188,6 +188,15 @@ impl Undos {
             return;
         }
         let completed = pass.completed();
+        // In the order in which they were to be undone, so that they can be tried again in it.
+        let mut undos = undos.to_vec();
+        undos.sort_by_key(|undo| {
+            let is_failed =
+                |done: &Done<'_>| done.planned.step == undo.step && done.result.is_err();
+            let is_left = |planned: &Planned| planned.step == undo.step;
+            let failed = done.iter().position(is_failed);
+            failed.or_else(|| left.iter().position(is_left).map(|place| done.len() + place))
+        });
         for undo in undos {
             let failed = done.iter().find_map(|done| match &done.result {
                 Err(error) if done.planned.step == undo.step => Some(error.clone()),

@@ -15,7 +15,7 @@ use tracing::{Instrument, field::Empty};
 
 use super::error::{self, LostData};
 use crate::{
-    dispatcher::{Called, Dispatcher, Look, outcome, shown},
+    dispatcher::{Called, Dispatcher, Look, RunError, outcome, shown},
     event::FailureEvent,
     panic::drop_caught,
     step::{Carried, Ended, Handover, Pass, StepFault},
@@ -143,6 +143,7 @@ impl Call {
             dispatcher.call_within_limits(handler, event.clone(), attempt, pass.clone()).await;
         let Some(Called { result, steps }) = called else {
             tracing::warn!("handler did not run: its `rate_limit` is used up");
+            dispatcher.end(handler, &event, Err(&RunError::RateLimited), 0, None).await;
             return (Ok(json!("did not run: its `rate_limit` is used up")), "rate_limited");
         };
         // What has become of a step goes first: a side effect is to be remembered.

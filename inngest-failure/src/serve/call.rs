@@ -285,8 +285,8 @@ impl Inner {
         };
         if is_over {
             let result = result.as_ref().map(|_| ());
-            let end =
-                self.dispatcher.end(handler, &event, result, ctx.attempt + 1, pass.as_deref());
+            let attempts = ctx.attempt.saturating_add(1);
+            let end = self.dispatcher.end(handler, &event, result, attempts, pass.as_deref());
             // Rarely more than a counter.
             Box::pin(end).await;
         }

@@ -146,7 +146,10 @@ impl Carried {
                         self.running.insert(ticket, running);
                         return Came::New;
                     }
-                    Err(answer) => answer.map(|value| open(&value)),
+                    Err(answer) => answer.map(|value| {
+                        self.recall(&value);
+                        open(&value)
+                    }),
                 }
             }
             Op::Sleep { until } => {
@@ -204,11 +207,35 @@ impl Carried {
                 let is_final = !is_retriable || is_last;
                 let fault = StepFault { step_id: met.label.clone(), error, delay };
                 match is_final {
-                    true => Handover::Ran(running, envelope(&fault.error), Some(fault)),
+                    true => {
+                        let envelope = envelope(&fault.error, &self.under(&met.key));
+                        Handover::Ran(running, envelope, Some(fault))
+                    }
                     false => Handover::Failing(running, fault),
                 }
             }
         });
+    }
+
+    /// The own steps of an undo that has failed, which no later call goes through: they travel with its outcome.
+    fn under(&self, key: &str) -> Vec<&(String, String)> {
+        let is_own = |(own, _): &&(String, String)| key.ends_with('/') && own.starts_with(key);
+        let steps: Vec<_> = self.completed.iter().filter(is_own).collect();
+        match steps.iter().map(|(_, json)| json.len()).sum::<usize>() <= MAX_OWN_BYTES {
+            true => steps,
+            false => Vec::new(),
+        }
+    }
+
+    /// Takes them out of there.
+    fn recall(&mut self, value: &Value) {
+        let steps = content(value).and_then(|content| content.get(STEPS));
+        let steps = steps.and_then(|steps| Vec::<(String, String)>::deserialize(steps).ok());
+        for step in steps.unwrap_or_default() {
+            if !self.completed.iter().any(|(key, _)| *key == step.0) {
+                self.completed.push(step);
+            }
+        }
     }
 
     /// The handler has dropped a step.
@@ -348,9 +375,20 @@ fn remembered(error: &DevError) -> FailureError {
 /// The one key of an envelope.
 const ENVELOPE: &str = "inngest-failure";
 
+/// In an envelope, beside the error of an undo: its own steps that had completed.
+const STEPS: &str = "steps";
+
+/// How much of what an undo's own steps had returned travels with its outcome, in bytes. They are remembered already, and a
+/// call has 4 MiB at most.
+const MAX_OWN_BYTES: usize = 256 * 1024;
+
 /// What the tool is told of a step that failed for good.
-fn envelope(error: &FailureError) -> Value {
-    json!({ ENVELOPE: { "error": ErrorBody::of(error) } })
+fn envelope(error: &FailureError, steps: &[&(String, String)]) -> Value {
+    let mut content = json!({ "error": ErrorBody::of(error) });
+    if !steps.is_empty() {
+        content[STEPS] = json!(steps);
+    }
+    json!({ ENVELOPE: content })
 }
 
 /// What the tool is told of a step that completed: its value, in an envelope only if it would be taken for one.
@@ -444,9 +482,9 @@ mod tests {
         error.cause = Some(Box::new(FailureError::own("Error", "no money")));
         for message in ["declined", "", "\"quoted\"", r#"{"name":"Inner","message":"inner"}"#] {
             error.message = message.to_owned();
-            assert_eq!(*open(&envelope(&error)).unwrap_err(), error);
+            assert_eq!(*open(&envelope(&error, &[])).unwrap_err(), error);
         }
-        let value = envelope(&error).to_string();
+        let value = envelope(&error, &[&("undo/1/ask".to_owned(), "1".to_owned())]).to_string();
         assert_eq!(open(&seal(&value).unwrap()), Ok(value));
     }
 
