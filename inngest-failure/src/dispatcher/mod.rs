@@ -173,10 +173,8 @@ impl Dispatcher {
         if selection.unhandled {
             inner.counts.unhandled();
             span.in_scope(|| self.warn_of_unhandled(&event));
-            if inner.letters.unhandled {
-                Box::pin(self.bury_unhandled(&event).instrument(span.clone())).await;
-            }
         }
+        let unhandled = (selection.unhandled && inner.letters.unhandled).then(|| event.clone());
         let function_id = event.function_id().to_owned();
         let run_id = event.run_id().to_owned();
         let runs = match selection.handlers.as_slice() {
@@ -195,6 +193,9 @@ impl Dispatcher {
                 sorted(units.into_iter().map(run).collect()).await
             }
         };
+        if let Some(event) = unhandled {
+            Box::pin(self.bury_unhandled(&event).instrument(span.clone())).await;
+        }
         Dispatch { function_id, run_id, runs, unhandled: selection.unhandled }
     }
 
