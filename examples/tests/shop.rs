@@ -199,6 +199,21 @@ fn the_commands_list_the_handlers() {
 }
 
 #[test]
+fn the_functions_that_are_given_count_and_not_those_that_the_program_knows() {
+    let folder = folder("functions");
+    let check = |functions: &str| {
+        fs::write(folder.join("functions.txt"), functions).unwrap();
+        shop(&folder, &[], &["check", "--functions", "functions.txt"], b"")
+    };
+    let all = "shop-checkout\nshop-fulfil-order\nshop-send-receipt\ndepot-pick-parcel\n";
+    let run = check(all);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    let run = check(&all.replace("fulfil", "fulfill"));
+    assert_eq!(run.code, Some(2), "{}", run.stdout);
+    assert!(run.stderr.contains("`shop-fulfill-order`"), "{}", run.stderr);
+}
+
+#[test]
 fn what_fails_is_a_dead_letter_and_succeeds_once_its_cause_is_gone() {
     let folder = folder("letters");
     let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/events.jsonl");
