@@ -1,6 +1,6 @@
 //! What several of the examples have in common.
 
-pub mod input;
+pub mod events;
 pub mod shop;
 
 /// The text in one line, at most `max` characters of it, and none that would play with the terminal.

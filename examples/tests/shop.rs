@@ -34,9 +34,20 @@ impl Run {
     }
 }
 
-fn shop(args: &[&str], stdin: &[u8]) -> Run {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_shop"))
+/// The shop in this folder, with these variables and arguments.
+fn shop(folder: &Path, variables: &[(&str, &str)], args: &[&str], stdin: &[u8]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("SHOP_") || name.starts_with("INNGEST_")
+    }) {
+        command.env_remove(name);
+    }
+    let mut child = command
         .args(args)
+        .envs(variables.iter().copied())
+        .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -68,7 +79,8 @@ fn folder(test: &str) -> PathBuf {
 
 #[test]
 fn its_own_events_are_all_handled() {
-    let run = shop(&[], b"");
+    let folder = folder("own");
+    let run = shop(&folder, &[], &[], b"");
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
 
     // What had completed is undone, the last step first. The provider was busy once.
@@ -116,24 +128,26 @@ fn its_own_events_are_all_handled() {
     ] {
         assert!(books.contains(line), "{line:?} is not in {books}");
     }
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "the demo leaves nothing behind");
 }
 
 #[test]
 fn a_step_that_fails_is_tried_again_and_the_completed_one_is_not() {
-    let run = shop(&["-v", "-"], events()[2].as_bytes());
+    let run = shop(&folder("steps"), &[("SHOP_LOG", "info")], &[], b"");
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    let logged = |text: &str| run.stderr.lines().filter(|line| line.contains(text)).count();
-    assert_eq!(logged("step failed, will be tried again"), 1, "{}", run.stderr);
-    assert_eq!(logged("the mail service has hung up"), 1);
-    assert_eq!(logged("the mail service sends it"), 3);
+    let logged = |run_id: &str, text: &str| {
+        run.stderr.lines().filter(|line| line.contains(run_id) && line.contains(text)).count()
+    };
+    let surveys = "01M82E84E48HXQ3JNHENXMN4AX";
+    assert_eq!(logged(surveys, "step failed, will be tried again"), 1, "{}", run.stderr);
+    assert_eq!(logged(surveys, "the mail service has hung up"), 1);
+    assert_eq!(logged(surveys, "the mail service sends it"), 3);
 
     // The undo of a step is a step itself.
-    let run = shop(&["-v", "-"], events()[0].as_bytes());
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    let logged = |text: &str| run.stderr.lines().filter(|line| line.contains(text)).count();
-    assert_eq!(logged("step failed, will be tried again"), 1, "{}", run.stderr);
-    assert_eq!(logged("the payment provider is busy for 50ms"), 1);
-    assert_eq!(logged("the payment provider pays 49.90 EUR"), 1);
+    let checkout = "01M82KHGGM4VS44SRQQMJGT0D1";
+    assert_eq!(logged(checkout, "step failed, will be tried again"), 1, "{}", run.stderr);
+    assert_eq!(logged(checkout, "the payment provider is busy for 50ms"), 1);
+    assert_eq!(logged(checkout, "the payment provider pays 49.90 EUR"), 1);
 }
 
 #[test]
@@ -141,145 +155,115 @@ fn traces_may_come_from_another_folder() {
     let run_id = "01M82KHGGM4VS44SRQQMJGT0D1";
     assert!(events()[0].contains(run_id));
     let folder = folder("traces");
-    let args = ["--traces", folder.to_str().unwrap(), "-"];
-    let missing = shop(&args, events()[0].as_bytes());
-    assert_eq!(missing.code, Some(1));
-    let fault = format!("failed: there is no trace `{}", folder.display());
-    for step in ["charge-card ", "reserve-stock "] {
-        assert_eq!(missing.rows(&[step, " 0 ", &fault]), 1, "{}", missing.stdout);
+    let run = || {
+        let run = shop(
+            &folder,
+            &[("SHOP_TRACES", ".")],
+            &["dispatch", "--no-ledger", "-"],
+            events()[0].as_bytes(),
+        );
+        (run.code, run.stdout + &run.stderr)
+    };
+    let (code, text) = run();
+    assert_eq!(code, Some(1));
+    let fault = format!("there is no trace `./{run_id}.json`; put it there");
+    for step in ["charge-card", "reserve-stock"] {
+        let line = format!("/{step} failed for good after 0 attempts: {fault}");
+        assert!(text.contains(&line), "{line}: {text}");
     }
 
     let file = format!("{run_id}.json");
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/traces").join(&file);
-    fs::copy(own, folder.join(&file)).unwrap();
-    let run = shop(&args, events()[0].as_bytes());
-    assert_eq!(run.code, Some(0), "{}", run.stdout);
-    assert_eq!(run.rows(&["refunded 49.90 EUR"]), 1, "{}", run.stdout);
-
     // A charge that the shop knows nothing of is nothing that it gives back.
-    let trace = fs::read_to_string(folder.join(&file)).unwrap();
+    let trace = fs::read_to_string(&own).unwrap();
     fs::write(folder.join(&file), trace.replace("ch_1001", "ch_9")).unwrap();
-    let run = shop(&args, events()[0].as_bytes());
-    assert_eq!(run.code, Some(1));
-    let fault = "failed: there is no charge `ch_9` in the books; enter it first";
-    assert_eq!(run.rows(&["charge-card ", " 1 ", fault]), 1, "{}", run.stdout);
-    assert_eq!(run.rows(&["reserve-stock ", " 1 ", "restocked 3"]), 1, "{}", run.stdout);
+    let (code, text) = run();
+    assert_eq!(code, Some(1));
+    let fault =
+        "/charge-card failed for good after 1 attempt: there is no charge `ch_9` in the books";
+    assert!(text.contains(fault), "{text}");
+    assert!(!text.contains("/reserve-stock failed"), "{text}");
+
+    fs::copy(own, folder.join(&file)).unwrap();
+    let (code, text) = run();
+    assert_eq!(code, Some(0), "{text}");
 }
 
 #[test]
-fn its_own_events_may_come_in_any_form() {
-    let lines = events().join("\n");
-    let array = format!("[{}]", events().join(","));
-    let values: Vec<serde_json::Value> = serde_json::from_str(&array).unwrap();
-    let pretty = serde_json::to_string_pretty(&values).unwrap();
-
-    let expected = shop(&[], b"");
-    for text in [lines, array, pretty] {
-        let run = shop(&["-"], text.as_bytes());
-        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-        assert_eq!(run.books(), expected.books());
-    }
+fn the_commands_list_the_handlers() {
+    let run = shop(&folder("handlers"), &[], &["handlers"], b"");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let row = ["shop-checkout-rollback/charge-card ", "refund_card", " timeout 10s "];
+    assert_eq!(run.rows(&row), 1, "{}", run.stdout);
+    assert_eq!(run.rows(&["│ count ", "Count every failed or cancelled run"]), 1);
 }
 
 #[test]
-fn one_event_may_be_printed_over_several_lines() {
-    let event: serde_json::Value = serde_json::from_str(&events()[0]).unwrap();
-    let pretty = format!("\n{}\n", serde_json::to_string_pretty(&event).unwrap());
-    let run = shop(&["-"], pretty.as_bytes());
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert_eq!(run.rows(&["│ 2 ", "shop-checkout"]), 1, "{}", run.stdout);
-}
-
-#[test]
-fn a_recorded_call_body_is_read() {
-    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/");
-    let call = recordings.join("function_failed/plain-error.js-v4.json");
-    let cancelled = recordings.join("function_cancelled/cancel-api.js-v4.json");
-    let run = shop(&[call.to_str().unwrap(), cancelled.to_str().unwrap()], b"");
+fn the_functions_that_are_given_count_and_not_those_that_the_program_knows() {
+    let folder = folder("functions");
+    let check = |functions: &str| {
+        fs::write(folder.join("functions.txt"), functions).unwrap();
+        shop(&folder, &[], &["check", "--functions", "functions.txt"], b"")
+    };
+    let all = "shop-checkout\nshop-fulfil-order\nshop-send-receipt\ndepot-pick-parcel\n";
+    let run = check(all);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
-    // No handler of the shop names the function: the team is told.
-    assert_eq!(run.rows(&["plain-error.js-v4.json:1", "cap4-plain-error", "alert "]), 1);
-    assert_eq!(run.rows(&["cancel-api.js-v4.json:1", "cap4-cancel-api", "alert "]), 1);
+    let run = check(&all.replace("fulfil", "fulfill"));
+    assert_eq!(run.code, Some(2), "{}", run.stdout);
+    assert!(run.stderr.contains("`shop-fulfill-order`"), "{}", run.stderr);
 }
 
 #[test]
-fn a_bad_line_is_reported_with_its_number_and_skipped() {
-    let events = events();
-    let other = r#"{"name":"shop/order.placed","data":{"function_id":"f"}}"#;
-    let lines = [r#"{"name":"#, "", &events[0], "nonsense", other, r#"[{"name":1}]"#, &events[1]];
-    let run = shop(&["-"], lines.join("\n").as_bytes());
-    assert_eq!(run.code, Some(1));
-    let faults: Vec<&str> = run.stderr.lines().collect();
-    assert_eq!(faults.len(), 4, "{}", run.stderr);
-    assert!(faults[0].starts_with("stdin:1: not JSON: EOF"), "{}", faults[0]);
-    assert_eq!(faults[1], "stdin:4: not JSON: expected ident at column 2");
+fn what_fails_is_a_dead_letter_and_succeeds_once_its_cause_is_gone() {
+    let folder = folder("letters");
+    let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/events.jsonl");
+    let dispatch = ["dispatch", events.to_str().unwrap()];
+    let refund = "shop-checkout-rollback/charge-card ";
+
+    let down = shop(&folder, &[("SHOP_PROVIDER", "down")], &dispatch, b"");
+    assert_eq!(down.code, Some(1), "{}", down.stderr);
+    // Two charges, of which one failure came twice.
+    let fault = "failed for good after 5 attempts: the payment provider does not answer";
+    assert_eq!(down.stderr.matches(fault).count(), 3, "{}", down.stderr);
+
+    let list = shop(&folder, &[], &["dead-letters", "list"], b"");
+    assert_eq!(list.rows(&[refund, "the payment provider does not answer"]), 2, "{}", list.stdout);
     assert!(
-        faults[2].starts_with(r#"stdin:5: not a failure event: `name` is "shop/order.placed""#),
+        list.stdout.ends_with("2 dead letters in shop-dead-letters.jsonl\n"),
         "{}",
-        faults[2]
+        list.stdout
     );
-    assert!(faults[3].starts_with("stdin:6[0]: not a failure event"), "{}", faults[3]);
-    assert_eq!(run.rows(&["│ 3 ", "shop-checkout"]), 1, "{}", run.stdout);
-    assert_eq!(run.rows(&["│ 7 ", "shop-checkout"]), 1, "{}", run.stdout);
+
+    let retry = shop(&folder, &[], &["dead-letters", "retry", "--all"], b"");
+    assert_eq!(retry.code, Some(0), "{}{}", retry.stdout, retry.stderr);
+    assert!(retry.stdout.ends_with("2 succeeded, 0 failed\n"), "{}", retry.stdout);
+    let list = shop(&folder, &[], &["dead-letters", "list"], b"");
+    assert_eq!(list.stdout, "0 dead letters in shop-dead-letters.jsonl\n");
+
+    // The ledger has it that all is done.
+    let again = shop(&folder, &[], &dispatch, b"");
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let database = rusqlite::Connection::open(folder.join("shop.db")).unwrap();
+    let given_back = "SELECT count(*), sum(cents) FROM payments WHERE cents < 0";
+    let refunds: (u32, i64) =
+        database.query_row(given_back, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(refunds, (2, -6240));
 }
 
 #[test]
-fn a_broken_document_is_one_fault() {
-    let event: serde_json::Value = serde_json::from_str(&events()[0]).unwrap();
-    let pretty = serde_json::to_string_pretty(&event).unwrap();
-    let run = shop(&["-"], &pretty.as_bytes()[..pretty.len() / 2]);
-    assert_eq!(run.code, Some(1));
-    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
-    assert!(run.stderr.starts_with("stdin:1: not JSON: EOF"), "{}", run.stderr);
-    assert!(run.stdout.starts_with("no failure events\n"), "{}", run.stdout);
-}
-
-#[test]
-fn a_line_that_is_too_long_is_skipped() {
-    let long = "x".repeat(inngest_failure::FailureEvent::MAX_BYTES + 1);
-    let text = format!("{long}\n{}\n{long}", events()[0]);
-    let run = shop(&["-"], text.as_bytes());
-    assert_eq!(run.code, Some(1));
-    let faults: Vec<&str> = run.stderr.lines().collect();
-    assert_eq!(faults.len(), 2, "{}", run.stderr);
-    assert!(faults[0].starts_with("stdin:1: longer than the 4194304 bytes"), "{}", faults[0]);
-    assert!(faults[1].starts_with("stdin:3: longer than the 4194304 bytes"), "{}", faults[1]);
-    assert_eq!(run.rows(&["│ 2 ", "shop-checkout"]), 1, "{}", run.stdout);
-}
-
-#[test]
-fn a_handler_that_fails_stands_in_the_table() {
+fn a_handler_that_no_retry_helps_fails_at_once() {
+    let folder = folder("no-retry");
     let unknown = events()[6].replace("o-1003", "o-9999");
-    let unfit = events()[6].replace(r#""o-1003""#, "1003");
-    let run = shop(&["-"], format!("{unknown}\n{unfit}").as_bytes());
+    let run = shop(&folder, &[], &["dispatch", "--no-ledger", "-"], unknown.as_bytes());
     assert_eq!(run.code, Some(1));
-    let fault = "failed: there is no order `o-9999` in the books; enter it first";
-    assert_eq!(run.rows(&["announce-delay ", " 1 ", fault]), 1, "{}", run.stdout);
-    let fault = "at `data.event.data.orderId`";
-    assert_eq!(run.rows(&["announce-delay ", " 1 ", fault]), 1, "{}", run.stdout);
-    assert!(run.books().contains("mails           0\n"), "{}", run.stdout);
-}
+    let fault =
+        "announce-delay failed for good after 1 attempt: there is no order `o-9999` in the books";
+    assert!(run.stderr.contains(fault), "{}", run.stderr);
 
-#[test]
-fn no_event_plays_with_the_terminal() {
-    let event = events()[6].replace("custom boom", r"a\u001b[31mred\nboom");
-    let run = shop(&["-"], event.as_bytes());
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert_eq!(run.rows(&["┆ a [31mred boom "]), 1, "{}", run.stdout);
-}
-
-#[test]
-fn nothing_runs_if_a_file_is_missing() {
-    let database = folder("missing").join("shop.db");
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/events.jsonl");
-    let run = shop(
-        &["--database", database.to_str().unwrap(), own.to_str().unwrap(), "missing.jsonl"],
-        b"",
-    );
-    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
-    assert!(run.stderr.starts_with("error: cannot read `missing.jsonl`: "), "{}", run.stderr);
-    assert!(run.stderr.ends_with("; name a file of failure events, or `-`\n"), "{}", run.stderr);
-    assert!(!database.exists());
+    let unfit = events()[6].replace(r#""o-1003""#, "1003");
+    let run = shop(&folder, &[], &["dispatch", "--no-ledger", "-"], unfit.as_bytes());
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("at `data.event.data.orderId`"), "{}", run.stderr);
 }
 
 #[test]
@@ -295,7 +279,7 @@ fn a_file_of_something_else_is_left_alone() {
     {
         let before = fs::read(file).unwrap();
         let file = file.to_str().unwrap();
-        let run = shop(&["--database", file], b"");
+        let run = shop(&folder, &[("SHOP_DATABASE", file)], &[], b"");
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
         let message = format!("error: cannot keep the books in `{file}`: {fault}; name a file");
         assert!(run.stderr.starts_with(&message), "{}", run.stderr);
@@ -305,10 +289,10 @@ fn a_file_of_something_else_is_left_alone() {
 
 #[test]
 fn the_books_last_and_nothing_is_paid_twice() {
-    let database = folder("books").join("shop.db");
-    let args = ["--database", database.to_str().unwrap()];
-    let first = shop(&args, b"");
-    let second = shop(&args, b"");
+    let folder = folder("books");
+    let variables = [("SHOP_DATABASE", "shop.db")];
+    let first = shop(&folder, &variables, &[], b"");
+    let second = shop(&folder, &variables, &[], b"");
     assert_eq!((first.code, second.code), (Some(0), Some(0)), "{}", second.stderr);
     assert_eq!(first.rows(&["refunded ", "EUR"]), 2);
     assert_eq!(second.rows(&["refunded ", "EUR"]), 0, "{}", second.stdout);
@@ -317,13 +301,12 @@ fn the_books_last_and_nothing_is_paid_twice() {
 }
 
 #[test]
-fn the_help_names_the_exit_status() {
-    let run = shop(&["--help"], b"");
-    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    for text in
-        ["[FILES]...", "--traces <FOLDER>", "--database <FILE>", "--verbose", "Exit status:"]
-    {
-        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
-    }
-    assert_eq!(shop(&["--no-such-option"], b"").code, Some(2));
+fn a_level_that_is_none_says_which_there_are() {
+    let run = shop(&folder("level"), &[("SHOP_LOG", "loud")], &[], b"");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+    assert!(
+        run.stderr.starts_with("error: `SHOP_LOG` is no level; set it to `off`, "),
+        "{}",
+        run.stderr
+    );
 }

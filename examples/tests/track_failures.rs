@@ -326,7 +326,7 @@ fn the_help_shows_no_value() {
         .env("SLACK_WEBHOOK_URL", format!("{}{WEBHOOK_PATH}", slack.origin));
     let run = Run::of(&mut command, "");
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    for text in ["[FILES]...", "--datadog-url <ORIGIN>", "DD_API_KEY", "Exit status:"] {
+    for text in ["[FILE]", "--datadog-url <ORIGIN>", "DD_API_KEY", "Exit status:"] {
         assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
     }
 }

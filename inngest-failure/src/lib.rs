@@ -79,7 +79,8 @@
 //! Inngest sends no failure event for a run that a failure event had itself started: if a handler fails for good, nobody is
 //! told. Give the dispatcher a place for [dead letters](DeadLetters), a [file](JsonLines) for example, and each such failure
 //! is there with all that is needed to [try again](Dispatcher::retry): the event, the error, and the steps that the handler
-//! had completed, which do not run once more.
+//! had completed, which do not run once more. With the [command line][cli] an operator lists them and tries them again: see the
+//! [runbook].
 //!
 //! # Metrics
 //!
@@ -109,6 +110,7 @@
 //! | `api` | [`Api`][api]: the keys, mode and origins of Inngest's API, and an HTTP client for it, by which traces of failed runs are read. Its TLS is rustls with `ring`, which needs a C compiler to build |
 //! | `serve` | [`Endpoint`][endpoint], and `api` with it |
 //! | `sdk` | [`sdk`][sdk]: the handlers as functions of a server of the crate `inngest`, which is **licensed under GPL-3.0** and links OpenSSL, whose headers must be there to build it; `api` with it |
+//! | `cli` | [`cli`][cli]: a command line for operators, for a program of yours: what there is, what would run, dead letters and failures that were missed, each run once; its ledger is an SQLite that is built along, which needs a C compiler; `serve` with it |
 //! | `metrics` | counters, durations and a gauge of events, attempts, runs and dead letters, [for the facade](#metrics) of the crate `metrics` |
 //! | `testing` | [`testing`][testing]: failure events and steps for tests of handlers, and a player of the server that calls them; `serve` with it |
 //!
@@ -118,6 +120,7 @@
 //! - [Undo a TypeScript function's steps from Rust][undo-steps]
 //! - [Deploying an endpoint][deploying]
 //! - [Testing handlers][testing-handlers]
+//! - [A compensation failed at 3 a.m.][runbook]
 //!
 #![cfg_attr(feature = "api", doc = "[api]: Api")]
 #![cfg_attr(
@@ -135,6 +138,16 @@
     doc = "[endpoint]: https://docs.rs/inngest-failure/latest/inngest_failure/serve/struct.Endpoint.html
 [deploying]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/deploying/index.html
 [from-on-failure]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/from_on_failure/index.html"
+)]
+#![cfg_attr(
+    feature = "cli",
+    doc = "[cli]: cli
+[runbook]: guide::runbook"
+)]
+#![cfg_attr(
+    not(feature = "cli"),
+    doc = "[cli]: https://docs.rs/inngest-failure/latest/inngest_failure/cli/index.html
+[runbook]: https://docs.rs/inngest-failure/latest/inngest_failure/guide/runbook/index.html"
 )]
 #![cfg_attr(feature = "sdk", doc = "[sdk]: sdk")]
 #![cfg_attr(
@@ -183,6 +196,9 @@ pub mod guide {
     #[cfg(feature = "testing")]
     #[doc = include_str!("../guides/rollback.md")]
     pub mod rollback {}
+    #[cfg(feature = "cli")]
+    #[doc = include_str!("../guides/runbook.md")]
+    pub mod runbook {}
     #[cfg(feature = "testing")]
     #[doc = include_str!("../guides/testing.md")]
     pub mod testing {}

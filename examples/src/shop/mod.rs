@@ -30,7 +30,7 @@ pub fn dispatcher(store: &Store) -> DispatcherBuilder {
     Dispatcher::builder()
         .app("shop")
         .state(store.clone())
-        .state(Provider::default())
+        .state(Provider::from_env())
         .state(Outbox::new(store.clone()))
         // A handler for a function that does not exist would never run: `build` says so.
         .known_functions([

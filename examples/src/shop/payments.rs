@@ -1,8 +1,7 @@
 //! Payments: what a failed checkout has taken is given back, once.
 
 use std::{
-    error::Error,
-    fmt,
+    env,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -52,9 +51,7 @@ fn pay_back(
     // If the provider refuses, the entry is rolled back. If the commit fails, the provider is asked
     // again, and knows by the key that it has paid. Nobody else can write meanwhile: SQLite has one
     // writer at a time.
-    provider
-        .refund(key, charge_id, Cents(charged))
-        .map_err(|busy| HandlerError::retry_after(busy, busy.wait))?;
+    provider.refund(key, charge_id, Cents(charged))?;
     store::note_undone(&tx, key)?;
     tx.commit()?;
     Ok(format!("refunded {}", Cents(charged)))
@@ -64,30 +61,28 @@ fn pay_back(
 #[derive(Clone, Default)]
 pub(crate) struct Provider {
     was_called: Arc<AtomicBool>,
+    is_down: bool,
 }
 
 impl Provider {
+    /// Down, if the environment has it so.
+    pub(crate) fn from_env() -> Self {
+        let is_down = env::var_os("SHOP_PROVIDER").is_some_and(|state| state == "down");
+        Self { is_down, ..Self::default() }
+    }
+
     /// Pays once per key.
-    fn refund(&self, key: &str, _charge_id: &str, amount: Cents) -> Result<(), Busy> {
+    fn refund(&self, key: &str, _charge_id: &str, amount: Cents) -> Result<(), HandlerError> {
+        if self.is_down {
+            return Err("the payment provider does not answer".into());
+        }
         if !self.was_called.swap(true, Ordering::Relaxed) {
-            return Err(Busy { wait: Duration::from_millis(50) });
+            // By its own word it knows when to come back.
+            let wait = Duration::from_millis(50);
+            let busy = format!("the payment provider is busy for {wait:?}");
+            return Err(HandlerError::retry_after(busy, wait));
         }
         tracing::info!(key, "the payment provider pays {amount}");
         Ok(())
     }
 }
-
-/// The payment provider has too much to do.
-#[derive(Clone, Copy, Debug)]
-struct Busy {
-    /// When to come back, by its own word.
-    wait: Duration,
-}
-
-impl fmt::Display for Busy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the payment provider is busy for {:?}", self.wait)
-    }
-}
-
-impl Error for Busy {}

@@ -15,7 +15,8 @@ pub(super) async fn run(
     if let Some(place) = &args.functions {
         let functions = functions(place).await?;
         known = Some(functions.len() as u64);
-        builder = builder.known_functions(functions);
+        // What the program was told of them is what may be out of date.
+        builder = builder.only_known_functions(functions);
     }
     let dispatcher = builder.build()?;
     let handlers = output::count(dispatcher.handlers().len() as u64, "handler");

@@ -119,6 +119,13 @@ impl DispatcherBuilder {
         self
     }
 
+    /// The same in place of those that were given before.
+    #[cfg(feature = "cli")]
+    pub(crate) fn only_known_functions(mut self, function_ids: BTreeSet<String>) -> Self {
+        self.known_functions = Some(function_ids);
+        self
+    }
+
     /// How long to wait before a handler is tried again, for itself or for one of its steps.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use examples::{input::Place, shop::COUNT, tidy};
+use examples::{shop::COUNT, tidy};
 use inngest_failure::{Dispatch, FailureEvent, HandlerRun};
 use serde_json::Value;
 
@@ -12,32 +12,32 @@ use serde_json::Value;
 /// Beside each failure, which takes two lines, stand the handlers that ran, a line each.
 pub(crate) struct Report {
     table: Table,
-    several_sources: bool,
 }
 
-impl Report {
-    pub(crate) fn new(several_sources: bool) -> Self {
+impl Default for Report {
+    fn default() -> Self {
         let mut table = Table::new();
         // In a terminal the columns share its width; in a pipe no line is broken.
         table
             .load_preset(UTF8_FULL_CONDENSED)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_header(["line", "failed function, why", "handler", "attempts", "outcome"]);
-        Self { table, several_sources }
+        Self { table }
     }
+}
 
+impl Report {
     /// `undone` are the steps of the failed run that were undone, in order.
     pub(crate) fn add(
         &mut self,
-        place: &Place,
+        line: usize,
         event: &FailureEvent,
         dispatch: &Dispatch,
         undone: &[String],
     ) {
-        let place = if self.several_sources { place.short() } else { place.in_source() };
         let function_id = tidy(event.function_id(), 60);
         let why = tidy(&event.error().message, 40);
-        let mut failure = [[place, function_id], [String::new(), why]].into_iter();
+        let mut failure = [[line.to_string(), function_id], [String::new(), why]].into_iter();
 
         let mut runs: Vec<&HandlerRun> = dispatch.runs.iter().collect();
         // A dispatch has its runs by the handlers' ids, of which those of undos end with their steps.
@@ -67,9 +67,6 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.table.is_empty() {
-            return f.write_str("no failure events");
-        }
         writeln!(f, "{}", self.table)
     }
 }

@@ -8,10 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use inngest_failure::{BoxFuture, RunTrace, TraceError, TraceSource};
+use inngest_failure::{Api, BoxFuture, RunTrace, TraceError, TraceSource};
 
 /// A folder with a file for each run.
-pub(crate) struct Traces(PathBuf);
+pub(crate) struct Traces {
+    folder: PathBuf,
+    /// Who is asked for what is not there.
+    api: Option<Api>,
+}
 
 impl Traces {
     /// The traces that belong to the example's own events.
@@ -20,7 +24,12 @@ impl Traces {
     }
 
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self(folder)
+        Self { folder, api: None }
+    }
+
+    /// The same, with Inngest's API for runs that are not in the folder.
+    pub(crate) fn or_ask(self, api: Api) -> Self {
+        Self { api: Some(api), ..self }
     }
 
     fn read(&self, run_id: &str) -> Result<RunTrace, TraceError> {
@@ -28,7 +37,7 @@ impl Traces {
         if !run_id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(TraceError::other(format!("`{run_id}` is no run id")));
         }
-        let path = self.0.join(format!("{run_id}.json"));
+        let path = self.folder.join(format!("{run_id}.json"));
         let json = fs::read(&path).map_err(|error| match error.kind() {
             // No retry will mend that.
             io::ErrorKind::NotFound => TraceError::Unsupported {
@@ -42,6 +51,11 @@ impl Traces {
 
 impl TraceSource for Traces {
     fn trace<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<RunTrace, TraceError>> {
-        Box::pin(async move { self.read(run_id) })
+        Box::pin(async move {
+            match (self.read(run_id), &self.api) {
+                (Err(TraceError::Unsupported { .. }), Some(api)) => api.trace(run_id).await,
+                (result, _) => result,
+            }
+        })
     }
 }

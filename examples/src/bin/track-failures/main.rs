@@ -12,14 +12,18 @@ mod slack;
 use std::{
     env,
     error::Error,
-    io::{self, Write},
-    path::PathBuf,
+    fs::File,
+    io::{self, BufReader, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
-use examples::{input::Source, tidy};
+use examples::{
+    events::{self, Numbered},
+    tidy,
+};
 use inngest_failure::{Backoff, Dashboard, Dispatch, Dispatcher, HandlerRun, RunError, handlers};
 use serde_json::Value;
 use tracing_subscriber::filter::LevelFilter;
@@ -38,12 +42,8 @@ use crate::{
 #[derive(Parser)]
 #[command(name = "track-failures", after_help = AFTER_HELP, verbatim_doc_comment)]
 struct Cli {
-    /// Failure events to read, `-` is standard input [default: the example's own]
-    ///
-    /// JSON lines, or one JSON document: an event, an array of events, or the body of a
-    /// call that Inngest had made
-    #[arg(verbatim_doc_comment)]
-    files: Vec<PathBuf>,
+    /// Failure events to read, one a line; `-` is standard input [default: the example's own]
+    file: Option<PathBuf>,
 
     /// Where Datadog takes events, such as `https://api.datadoghq.com`; with it,
     /// DD_API_KEY must be set [default: this program]
@@ -95,10 +95,7 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<bool, Box<dyn Error>> {
     let level = if cli.verbose { LevelFilter::INFO } else { LevelFilter::ERROR };
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).init();
-    let sources: Vec<Source> = match &*cli.files {
-        [] => vec![Source::shipped()],
-        files => files.iter().map(|path| Source::open(path)).collect::<Result<_, _>>()?,
-    };
+    let (name, events) = open(cli.file.as_deref())?;
 
     let receiver = Receiver::start().await?;
     let client = Client::new();
@@ -128,20 +125,38 @@ async fn run(cli: Cli) -> Result<bool, Box<dyn Error>> {
 
     let mut all_told = true;
     // Reading blocks this task, which has nothing else to do meanwhile.
-    for entry in sources.into_iter().flatten() {
-        match entry {
-            Ok((place, event)) => {
+    for (line, event) in events {
+        let place = format!("{name}:{line}");
+        match event {
+            Ok(event) => {
                 let dispatch = dispatcher.dispatch(event).await;
                 all_told &= !dispatch.runs.iter().any(is_failed);
-                print(&format!("{}{}\n", outcome(&place.short(), &dispatch), receiver.received()))?;
+                print(&format!("{}{}\n", outcome(&place, &dispatch), receiver.received()))?;
             }
             Err(fault) => {
                 all_told = false;
-                eprintln!("{fault}");
+                eprintln!("{place}: {fault}");
             }
         }
     }
     Ok(all_told)
+}
+
+/// The name of what the events come from, and the events.
+fn open(file: Option<&Path>) -> Result<(String, Box<dyn Iterator<Item = Numbered>>), String> {
+    let Some(path) = file else {
+        return Ok((events::SHIPPED.to_owned(), Box::new(events::shipped())));
+    };
+    if path.as_os_str() == "-" {
+        return Ok(("stdin".to_owned(), Box::new(events::read(io::stdin().lock()))));
+    }
+    let name = path.display().to_string();
+    match File::open(path) {
+        Ok(file) => Ok((name, Box::new(events::read(BufReader::new(file))))),
+        Err(error) => {
+            Err(format!("cannot read `{name}`: {error}; name a file of failure events, or `-`"))
+        }
+    }
 }
 
 /// A line for the failure, and one for each handler.
