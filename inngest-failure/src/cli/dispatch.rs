@@ -35,7 +35,11 @@ pub(super) async fn run(
     let sources = args.files.iter().map(Source::open).collect::<Result<Vec<_>, _>>()?;
     let dry_run = args.run.dry_run;
     let job = Job::new(builder, args.run, args.since)?;
-    let again = Again { command: program.to_string(), label: "dispatched" };
+    let mut command = program.to_string();
+    if args.files.iter().any(|file| file.as_os_str() == "-") {
+        command += " (and the same input again)";
+    }
+    let again = Again { command, label: "dispatched" };
     let mode = if dry_run { Mode::DryRun } else { Mode::Run(&again) };
     job.run(sources, mode, &Stop::listen()).await
 }
@@ -116,7 +120,7 @@ impl Job {
             held: None,
             stop_reason: None,
         };
-        work.do_all(input::read(sources), stop.clone()).await?;
+        work.do_all(input::read(sources)?, stop.clone()).await?;
         let Work { progress, report, stop_reason, .. } = work;
         progress.end();
         output::print(&report.to_string())?;
