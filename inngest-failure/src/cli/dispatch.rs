@@ -191,7 +191,10 @@ impl Work<'_> {
                         ended.map_err(|error| Fatal::new(format!("a task ended early: {error}")))?;
                     self.in_flight.remove(&event_id);
                     self.end(&place, done);
-                    if let Some((place, event)) = self.held.take() {
+                    // If the ledger is of no use any more, it would run twice.
+                    if let Some((place, event)) = self.held.take()
+                        && self.stop_reason.is_none()
+                    {
                         self.begin(place, event);
                     }
                 }
