@@ -8,11 +8,8 @@ use std::{collections::HashSet, time::SystemTime};
 
 use tokio::{sync::mpsc, task::JoinSet};
 
-use self::{
-    engine::{Captured, Done, Engine},
-    progress::Progress,
-    report::Report,
-};
+pub(super) use self::engine::{Captured, Engine};
+use self::{engine::Done, progress::Progress, report::Report};
 use super::{
     Fatal, Outcome, Program, args,
     input::{self, Entry, Found, Place, Source},
@@ -89,7 +86,12 @@ impl Job {
             false => Some(Ledger::open(path)?),
         };
         let only = (!run.only.is_empty()).then(|| run.only.into_iter().collect());
+        let path = letters.as_ref().map(|letters| letters.path().display().to_string());
         let engine = Engine::new(dispatcher, ledger, only, captured, letters);
+        let engine = engine.with_earlier_letters().map_err(|error| {
+            let path = path.unwrap_or_default();
+            Fatal::new(format!("can't read the dead letters in `{path}`: {error}"))
+        })?;
         Ok(Self { engine, concurrency: run.concurrency.into(), since })
     }
 
