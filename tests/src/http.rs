@@ -120,20 +120,38 @@ impl Api {
             .iter()
             .map(|(status, body)| (*status, Bytes::copy_from_slice(body.as_bytes())))
             .collect();
-        let answers = Arc::new(Mutex::new(answers));
+        let answers = Mutex::new(answers);
+        let next = move |_: &Request<Bytes>| {
+            answers.lock().unwrap().pop_front().unwrap_or((500, "no more answers".into()))
+        };
+        Self::play(next, delay).await
+    }
+
+    /// One that answers each request as this says.
+    pub async fn start_with(
+        answer: impl Fn(&Request<Bytes>) -> (u16, Bytes) + Send + Sync + 'static,
+    ) -> Self {
+        Self::play(answer, Duration::ZERO).await
+    }
+
+    async fn play(
+        answer: impl Fn(&Request<Bytes>) -> (u16, Bytes) + Send + Sync + 'static,
+        delay: Duration,
+    ) -> Self {
+        let answer = Arc::new(answer);
         let received = Arc::<Mutex<Vec<Request<Bytes>>>>::default();
         let log = Arc::clone(&received);
         let server = Server::listen(move |stream| {
-            let (answers, log) = (Arc::clone(&answers), Arc::clone(&log));
+            let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
             let service = service_fn(move |request: Request<Incoming>| {
-                let (answers, log) = (Arc::clone(&answers), Arc::clone(&log));
+                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
                 async move {
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
-                    log.lock().unwrap().push(Request::from_parts(parts, body));
+                    let request = Request::from_parts(parts, body);
+                    let (status, body) = answer(&request);
+                    log.lock().unwrap().push(request);
                     tokio::time::sleep(delay).await;
-                    let answer = answers.lock().unwrap().pop_front();
-                    let (status, body) = answer.unwrap_or((500, "no more answers".into()));
                     let response = Response::builder().status(status).body(Full::new(body));
                     Ok::<_, Infallible>(response.unwrap())
                 }

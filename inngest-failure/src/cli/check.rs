@@ -49,7 +49,12 @@ async fn functions(place: &str) -> Result<BTreeSet<String>, Fatal> {
             ))
         })?
     };
-    let functions = ids(&text);
+    let functions = ids(&text).map_err(|error| {
+        Fatal::new(format!(
+            "there are no functions in `{place}`, it is not JSON: {error}; give a function id per line, a JSON list of \
+             them, or what a dev server gives at `/dev`"
+        ))
+    })?;
     if functions.is_empty() {
         return Err(Fatal::new(format!(
             "there is no function id in `{place}`; give one a line, a JSON list of them, or what a dev server gives at \
@@ -59,11 +64,13 @@ async fn functions(place: &str) -> Result<BTreeSet<String>, Fatal> {
     Ok(functions)
 }
 
-/// The ids in JSON of any of these forms, or one in each line.
-fn ids(text: &str) -> BTreeSet<String> {
+/// The ids in JSON of any of these forms, or one in each line. What begins as JSON does, or as a page of HTML, has none in
+/// its lines.
+fn ids(text: &str) -> serde_json::Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     match serde_json::from_str(text) {
         Ok(value) => collect(&value, &mut ids),
+        Err(error) if text.trim_start().starts_with(['{', '[', '"', '<']) => return Err(error),
         Err(_) => {
             let lines = text.lines().map(str::trim);
             ids.extend(
@@ -71,7 +78,7 @@ fn ids(text: &str) -> BTreeSet<String> {
             );
         }
     }
-    ids
+    Ok(ids)
 }
 
 /// A list of ids, or of objects that have one; an object that has such a list as its `functions` or its `data`, or one
@@ -101,7 +108,7 @@ mod tests {
 
     #[test]
     fn ids_are_found_in_every_form() {
-        let of = |text| ids(text).into_iter().collect::<Vec<_>>().join(" ");
+        let of = |text| ids(text).unwrap().into_iter().collect::<Vec<_>>().join(" ");
         assert_eq!(of("# mine\nshop-a\n\n shop-b \n"), "shop-a shop-b");
         assert_eq!(of(r#"["shop-a","shop-b"]"#), "shop-a shop-b");
         assert_eq!(of(r#"{"functions":[{"id":"7d0a","slug":"shop-a","name":"A"}]}"#), "shop-a");
@@ -109,5 +116,8 @@ mod tests {
         assert_eq!(of(r#"[{"id":"shop-a"}]"#), "shop-a");
         assert_eq!(of("{}"), "");
         assert_eq!(of("7"), "");
+        for broken in ["[\"shop-a\",", "{\"functions\":", " <html>\n<body>"] {
+            assert!(ids(broken).is_err(), "{broken}");
+        }
     }
 }

@@ -8,11 +8,8 @@ use std::{collections::HashSet, time::SystemTime};
 
 use tokio::{sync::mpsc, task::JoinSet};
 
-use self::{
-    engine::{Captured, Done, Engine},
-    progress::Progress,
-    report::Report,
-};
+pub(super) use self::engine::{Captured, Engine};
+use self::{engine::Done, progress::Progress, report::Report};
 use super::{
     Fatal, Outcome, Program, args,
     input::{self, Entry, Found, Place, Source},
@@ -35,7 +32,11 @@ pub(super) async fn run(
     let sources = args.files.iter().map(Source::open).collect::<Result<Vec<_>, _>>()?;
     let dry_run = args.run.dry_run;
     let job = Job::new(builder, args.run, args.since)?;
-    let again = Again { command: program.to_string(), label: "dispatched" };
+    let mut command = program.to_string();
+    if args.files.iter().any(|file| file.as_os_str() == "-") {
+        command += " (and the same input again)";
+    }
+    let again = Again { command, label: "dispatched" };
     let mode = if dry_run { Mode::DryRun } else { Mode::Run(&again) };
     job.run(sources, mode, &Stop::listen()).await
 }
@@ -85,7 +86,12 @@ impl Job {
             false => Some(Ledger::open(path)?),
         };
         let only = (!run.only.is_empty()).then(|| run.only.into_iter().collect());
+        let path = letters.as_ref().map(|letters| letters.path().display().to_string());
         let engine = Engine::new(dispatcher, ledger, only, captured, letters);
+        let engine = engine.with_earlier_letters().map_err(|error| {
+            let path = path.unwrap_or_default();
+            Fatal::new(format!("can't read the dead letters in `{path}`: {error}"))
+        })?;
         Ok(Self { engine, concurrency: run.concurrency.into(), since })
     }
 
@@ -116,7 +122,7 @@ impl Job {
             held: None,
             stop_reason: None,
         };
-        work.do_all(input::read(sources), stop.clone()).await?;
+        work.do_all(input::read(sources)?, stop.clone()).await?;
         let Work { progress, report, stop_reason, .. } = work;
         progress.end();
         output::print(&report.to_string())?;
@@ -187,7 +193,10 @@ impl Work<'_> {
                         ended.map_err(|error| Fatal::new(format!("a task ended early: {error}")))?;
                     self.in_flight.remove(&event_id);
                     self.end(&place, done);
-                    if let Some((place, event)) = self.held.take() {
+                    // If the ledger is of no use any more, it would run twice.
+                    if let Some((place, event)) = self.held.take()
+                        && self.stop_reason.is_none()
+                    {
                         self.begin(place, event);
                     }
                 }

@@ -27,6 +27,8 @@ fn table(handlers: &[HandlerInfo]) -> String {
             info.description.lines().next().unwrap_or_default().trim().to_owned(),
         ]);
     }
+    // The Rust function and its place, and how often it is tried: `--json` tells of them.
+    output::hide_if_narrow(&mut table, &[1, 3, 5]);
     format!("{table}\n")
 }
 

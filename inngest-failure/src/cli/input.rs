@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
+    thread,
 };
 
 use serde::{
@@ -96,9 +97,10 @@ impl Source {
 }
 
 /// Reads the files on a thread of their own, as fast as what is found is taken, until nobody takes it any more.
-pub(super) fn read(sources: Vec<Source>) -> mpsc::Receiver<Entry> {
+pub(super) fn read(sources: Vec<Source>) -> Result<mpsc::Receiver<Entry>, Fatal> {
     let (sender, receiver) = mpsc::channel(64);
-    tokio::task::spawn_blocking(move || {
+    // None of the runtime's own threads: it waits for those when it ends, and standard input may never.
+    let read = move || {
         let mut before = 0;
         for Source { name, reader, .. } in sources {
             let text = Rc::new(RefCell::new(Text::new(reader)));
@@ -112,8 +114,12 @@ pub(super) fn read(sources: Vec<Source>) -> mpsc::Receiver<Entry> {
             }
             before += text.borrow().bytes;
         }
-    });
-    receiver
+    };
+    thread::Builder::new()
+        .name("input".to_owned())
+        .spawn(read)
+        .map_err(|error| Fatal::new(format!("can't start a thread that reads: {error}")))?;
+    Ok(receiver)
 }
 
 /// Reads a file to its end. Whether anybody still wants what is found.
@@ -145,6 +151,14 @@ fn read_value(
     line: u64,
     is_wanted: &mut dyn FnMut(u64, Option<usize>, Found) -> bool,
 ) -> bool {
+    // In most files each line is a value, which is read much faster as a whole.
+    let whole = text.borrow_mut().whole_line();
+    if let Some(whole) = whole {
+        match serde_json::from_slice::<&RawValue>(&whole) {
+            Ok(value) => return is_wanted(line, None, look(value)),
+            Err(_) => text.borrow_mut().put_back(&whole),
+        }
+    }
     text.borrow_mut().record();
     let mut deserializer = serde_json::Deserializer::from_reader(Shared(text));
     let value = Box::<RawValue>::deserialize(&mut deserializer);
@@ -279,6 +293,8 @@ struct Text {
     left: usize,
     bytes: u64,
     line: u64,
+    /// The last line that was taken as a whole, perhaps in vain.
+    put_back: u64,
 }
 
 impl Text {
@@ -290,6 +306,7 @@ impl Text {
             left: 0,
             bytes: 0,
             line: 1,
+            put_back: 0,
         }
     }
 
@@ -334,6 +351,40 @@ impl Text {
         }
     }
 
+    /// Takes what is left of the line, unless it is too long, or was put back before.
+    fn whole_line(&mut self) -> Option<Vec<u8>> {
+        if self.line == self.put_back {
+            return None;
+        }
+        self.put_back = self.line;
+        let mut line = Vec::new();
+        // What can't be read is told by whoever reads on.
+        while let Ok(ahead) = self.ahead()
+            && !ahead.is_empty()
+        {
+            let end = ahead.iter().position(|byte| *byte == b'\n');
+            let count = end.map_or(ahead.len(), |end| end + 1);
+            line.extend_from_slice(&ahead[..count]);
+            self.take(count);
+            if line.len() > MAX_BYTES {
+                self.put_back(&line);
+                return None;
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        Some(line)
+    }
+
+    /// Goes back to where this began.
+    fn put_back(&mut self, text: &[u8]) {
+        self.line -= text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.bytes -= text.len() as u64;
+        let rest = self.again.fill_buf().unwrap_or_default();
+        self.again = Cursor::new([text, rest].concat());
+    }
+
     /// Goes behind the end of the line.
     fn skip_line(&mut self) {
         self.recorded = None;
@@ -370,11 +421,7 @@ impl Text {
         let recorded = self.recorded.take().unwrap_or_default();
         let end = recorded.iter().position(|byte| *byte == b'\n');
         let Some(end) = end.filter(|_| !self.is_too_long()) else { return self.skip_line() };
-        let back = &recorded[end + 1..];
-        self.line -= back.iter().filter(|byte| **byte == b'\n').count() as u64;
-        self.bytes -= back.len() as u64;
-        let rest = self.again.fill_buf().unwrap_or_default();
-        self.again = Cursor::new([back, rest].concat());
+        self.put_back(&recorded[end + 1..]);
     }
 }
 

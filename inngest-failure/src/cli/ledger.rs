@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
@@ -31,7 +32,23 @@ const TABLES: &str = "
 /// The ledger, which a thread of its own keeps.
 #[derive(Clone)]
 pub(super) struct Ledger {
-    tasks: mpsc::Sender<Task>,
+    keeper: Arc<Keeper>,
+}
+
+/// The thread. With the last who might ask, it ends.
+struct Keeper {
+    tasks: Option<mpsc::Sender<Task>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Waits until the database is closed: all of it is then in the one file, which another may open.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// What is known of a handler and an event.
@@ -60,28 +77,34 @@ enum Task {
 impl Ledger {
     /// Opens the ledger, which no other program may use meanwhile; it is made if it is not there.
     pub(super) fn open(path: &Path) -> Result<Self, Fatal> {
-        let connection = open(path).map_err(|error| {
-            let is_busy = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
-            let remedy = match is_busy {
-                true => "another program is using it; wait until it is done, or give `--ledger` another file",
-                false => "give `--ledger` a file that can be written, or `--no-ledger`",
+        let connection = open(path).map_err(|fault| {
+            let path = path.display();
+            let error = match fault {
+                Fault::Version(version) => {
+                    return Fatal::new(format!(
+                        "`{path}` is no ledger that this version of the program knows (its `user_version` is \
+                         {version}); give `--ledger` another file"
+                    ));
+                }
+                Fault::Sqlite(error) => error,
             };
-            Fatal::new(format!("can't use the ledger `{}`: {error}; {remedy}", path.display()))
+            let remedy = match error.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                    "another program is using it; wait until it is done, or give `--ledger` another file"
+                }
+                Some(rusqlite::ErrorCode::NotADatabase) => {
+                    "give `--ledger` another file, or one that is not there yet"
+                }
+                _ => "give `--ledger` a file that can be written, or `--no-ledger`",
+            };
+            Fatal::new(format!("can't use the ledger `{path}`: {error}; {remedy}"))
         })?;
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != VERSION {
-            return Err(Fatal::new(format!(
-                "`{}` is no ledger that this version of the program knows (its `user_version` is {version}); give \
-                 `--ledger` another file",
-                path.display()
-            )));
-        }
         let (tasks, waiting) = mpsc::channel(1024);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || keep(connection, waiting))
             .map_err(|error| Fatal::new(format!("can't start a thread for the ledger: {error}")))?;
-        Ok(Self { tasks })
+        Ok(Self { keeper: Arc::new(Keeper { tasks: Some(tasks), thread: Some(thread) }) })
     }
 
     /// What is known of the event, by handlers.
@@ -102,12 +125,26 @@ impl Ledger {
         answer: oneshot::Receiver<Result<T, String>>,
     ) -> Result<T, String> {
         let gone = || "the ledger's thread is gone".to_owned();
-        self.tasks.send(task).await.map_err(|_| gone())?;
+        let tasks = self.keeper.tasks.as_ref().ok_or_else(gone)?;
+        tasks.send(task).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
-fn open(path: &Path) -> rusqlite::Result<Connection> {
+/// Why there is no ledger in a file.
+enum Fault {
+    /// It is a database of another kind, or of another version.
+    Version(i64),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, Fault> {
     // It holds what the events hold, and SQLite would make it for everybody. What is wrong with it SQLite says.
     let _ = private().create(true).append(true).open(path);
     let connection = Connection::open_with_flags(
@@ -118,17 +155,28 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     )?;
     connection.busy_timeout(Duration::from_millis(200))?;
     connection.pragma_update(None, "locking_mode", "exclusive")?;
+    // First of all, for somebody else's database must stay as it is.
+    let version = version(&connection)?;
+    if version != VERSION && (version != 0 || has_tables(&connection)?) {
+        return Err(Fault::Version(version));
+    }
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "full")?;
     // A transaction, so that the lock is there from now on.
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables == 0 {
+    if !has_tables(&connection)? {
         connection.execute_batch(TABLES)?;
     }
     connection.execute_batch("COMMIT")?;
     Ok(connection)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) > 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
 /// Does what is asked for, until nobody is left who asks. What is waiting goes to the disk together.

@@ -7,7 +7,8 @@ use sha1::{Digest, Sha1};
 
 use super::{
     Fatal, Outcome, Program, args,
-    ledger::{Ledger, Record, Status},
+    dispatch::{Captured, Engine},
+    ledger::{Ledger, Status},
     output::{self, tidy},
     stop::Stop,
 };
@@ -46,7 +47,7 @@ pub(super) async fn run(
                 output::print(&format!("dropped {}\n", line(letter)))?;
             }
             if found.is_empty() {
-                output::print("no dead letters\n")?;
+                output::print(&none(&which))?;
             }
             Ok(Outcome::Well)
         }
@@ -63,7 +64,10 @@ fn open(builder: &DispatcherBuilder, args: &args::Letters) -> Result<JsonLines, 
         ));
     };
     if let Err(error) = fs::metadata(path) {
-        return Err(Fatal::new(format!("can't read `{}`: {error}", path.display())));
+        return Err(Fatal::new(format!(
+            "can't read `{}`: {error}; give the file with the dead letters with `--file`",
+            path.display()
+        )));
     }
     Ok(own.filter(|own| own.path() == path).cloned().unwrap_or_else(|| JsonLines::at(path)))
 }
@@ -107,6 +111,8 @@ fn list(file: &JsonLines, json: bool) -> Result<Outcome, Fatal> {
         ]);
     }
     if !json {
+        // The function, its run, and how many attempts there were: `show` tells of them.
+        output::hide_if_narrow(&mut table, &[3, 4, 5]);
         let file = file.path().display();
         let count = output::count(number, "dead letter");
         let table = if number > 0 { format!("{table}\n") } else { String::new() };
@@ -138,6 +144,14 @@ impl<'a> Wanted<'a> {
             None if which.all => Self::All,
             None => Self::Named(&which.which),
         }
+    }
+}
+
+/// What is said if there is none of them.
+fn none(which: &args::Which) -> String {
+    match &which.handler {
+        Some(handler) => format!("no dead letters of handler `{handler}`\n"),
+        None => "no dead letters\n".to_owned(),
     }
 }
 
@@ -199,12 +213,20 @@ async fn retry(
     ledger: &Path,
 ) -> Result<Outcome, Fatal> {
     let (_, found) = find(file, &Wanted::of(which))?;
+    if found.is_empty() {
+        output::print(&none(which))?;
+        return Ok(Outcome::Well);
+    }
     // The letter of one that fails again goes to the same file.
     let is_own = builder.json_lines().is_some_and(|own| own.path() == file.path());
     let builder = if is_own { builder } else { builder.dead_letters(file.clone()) };
-    let dispatcher = builder.build()?;
-    // A failure that was dispatched through a ledger is not to be dispatched again.
+    // A failure that was dispatched through a ledger is not to be dispatched again: neither what succeeds now, nor the
+    // steps of what fails.
     let ledger = ledger.exists().then(|| Ledger::open(ledger)).transpose()?;
+    let captured = Captured::default();
+    let builder = if ledger.is_some() { builder.dead_letters(captured.clone()) } else { builder };
+    let dispatcher = builder.build()?;
+    let engine = Engine::new(dispatcher, ledger.clone(), None, captured, None);
     let stop = Stop::listen();
     let (mut succeeded, mut failed, mut done) = (0, 0, 0);
     for letter in &found {
@@ -214,53 +236,72 @@ async fn retry(
             return Ok(Outcome::Failed);
         }
         let line = line(letter);
-        if let Some(ledger) = &ledger
-            && is_done(ledger, letter).await.map_err(Fatal::new)?
-        {
-            file.remove(letter)?;
-            done += 1;
-            output::print(&format!("{line}: has succeeded since, as the ledger says; not run\n"))?;
-            continue;
+        if let Some(ledger) = &ledger {
+            match is_done(ledger, letter).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let text = "has succeeded since, as the ledger says; not run";
+                    output::print(&format!("{line}: {text}\n"))?;
+                    match remove(file, letter, &line) {
+                        true => done += 1,
+                        false => failed += 1,
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    failed += 1;
+                    output::print(&format!("{line}: not run: {error}\n"))?;
+                    continue;
+                }
+            }
         }
-        let dispatch = match dispatcher.retry(letter).await {
-            Ok(dispatch) => dispatch,
+        let retried = match engine.retry(letter).await {
+            Ok(retried) => retried,
             Err(error) => {
                 failed += 1;
                 output::print(&format!("{line}: not run: {error}\n"))?;
                 continue;
             }
         };
-        if dispatch.is_ok() && !dispatch.is_unhandled() {
-            if let Some(ledger) = &ledger {
-                let records = dispatch.runs.iter().map(|run| Record {
-                    handler_id: run.handler_id.clone(),
-                    event_id: letter.event_id().to_owned(),
-                    attempts: run.attempts,
-                    failed: None,
-                });
-                if let Err(error) = ledger.record(records.collect()).await {
-                    eprintln!(
-                        "{line}: the ledger can't be written: {error}; `dispatch` may run it again"
-                    );
-                }
-            }
-            file.remove(letter)?;
-            succeeded += 1;
-            output::print(&format!("{line}: succeeded\n"))?;
-            continue;
-        }
-        failed += 1;
-        let errors = dispatch.runs.iter().filter_map(|run| run.result.as_ref().err());
+        let errors = retried.runs.iter().filter_map(|run| run.result.as_ref().err());
         let mut errors: Vec<String> = errors.map(|error| tidy(&error.to_string(), 300)).collect();
-        if dispatch.is_unhandled() {
+        if retried.is_unhandled {
             errors.push("still unhandled".to_owned());
         }
-        output::print(&format!("{line}: failed again: {}\n", errors.join("; ")))?;
+        match &retried.ledger_error {
+            Some(error) if retried.runs.is_empty() => errors.push(error.clone()),
+            Some(error) => eprintln!("{line}: {error}"),
+            None => {}
+        }
+        if !errors.is_empty() {
+            failed += 1;
+            output::print(&format!("{line}: failed again: {}\n", errors.join("; ")))?;
+            continue;
+        }
+        output::print(&format!("{line}: succeeded\n"))?;
+        match remove(file, letter, &line) {
+            true => succeeded += 1,
+            false => failed += 1,
+        }
     }
     let [succeeded_text, failed_text, done_text] = [succeeded, failed, done].map(output::grouped);
     let done_text = if done > 0 { format!(", {done_text} done before") } else { String::new() };
     output::print(&format!("{succeeded_text} succeeded, {failed_text} failed{done_text}\n"))?;
     Ok(Outcome::of(failed == 0))
+}
+
+/// Takes a letter out of the file. If that can't be done, what has run has run all the same.
+fn remove(file: &JsonLines, letter: &DeadLetter, line: &str) -> bool {
+    match file.remove(letter) {
+        Ok(()) => true,
+        Err(error) => {
+            let path = file.path().display();
+            eprintln!(
+                "{line}: it can't be taken out of `{path}`: {error}; drop it once that can be written"
+            );
+            false
+        }
+    }
 }
 
 /// Whether the handler has succeeded for the event since the letter was written.

@@ -2,18 +2,37 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::Fatal;
 
-/// A table that shares the width of a terminal; elsewhere no line is broken.
+/// A terminal of fewer columns than this has no room for everything.
+const WIDE: u16 = 120;
+
+/// A table that shares the width of a terminal; elsewhere no line is broken. What stands in the first column is there to
+/// be copied, and so is never broken.
 pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
+    if let Some(first) = table.column_mut(0) {
+        first.set_constraint(ColumnConstraint::ContentWidth);
+    }
     table
+}
+
+/// Hides these columns in a terminal that is too narrow for them.
+pub(super) fn hide_if_narrow(table: &mut Table, columns: &[usize]) {
+    if table.width().is_none_or(|width| width >= WIDE) {
+        return;
+    }
+    for &column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+    }
 }
 
 /// Writes to standard output. That its reader has seen enough, as `head` has, is no error.

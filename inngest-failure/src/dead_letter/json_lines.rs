@@ -148,6 +148,11 @@ impl JsonLines {
     /// [`io::Error`] if the file can't be written.
     pub fn remove(&self, letter: &DeadLetter) -> io::Result<()> {
         let (handler_id, event_id) = letter.key();
+        self.remove_key(handler_id, event_id)
+    }
+
+    /// The same by a letter's key.
+    pub(crate) fn remove_key(&self, handler_id: &str, event_id: &str) -> io::Result<()> {
         let removed = Removed {
             removed: Key { handler_id: handler_id.to_owned(), event_id: event_id.to_owned() },
             at: rfc3339(SystemTime::now()),
@@ -155,6 +160,15 @@ impl JsonLines {
         let mut line = serde_json::to_vec(&removed)?;
         line.push(b'\n');
         write(&self.inner.path, &line)
+    }
+
+    /// The keys of the letters that count.
+    #[cfg(feature = "cli")]
+    pub(crate) fn keys(&self) -> io::Result<impl Iterator<Item = (String, String)> + use<>> {
+        Ok(self
+            .places(&File::open(&self.inner.path)?)?
+            .into_keys()
+            .map(|Key { handler_id, event_id }| (handler_id, event_id)))
     }
 
     /// Where the letters that count stand: the first byte, and how many there are.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
+    fmt, fs, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,24 +20,27 @@ use crate::{
 
 /// The dispatcher with its ledger.
 #[derive(Clone)]
-pub(super) struct Engine {
+pub(in crate::cli) struct Engine {
     dispatcher: Dispatcher,
     ledger: Option<Ledger>,
     only: Option<Arc<HashSet<String>>>,
     captured: Captured,
     /// The file with the program's dead letters.
     letters: Option<JsonLines>,
+    /// The keys of those that were in it before: the ledger need not know of them, as when the program was killed in
+    /// between.
+    earlier: Arc<HashSet<(String, String)>>,
 }
 
 /// What became of one failure.
-pub(super) struct Done {
-    pub(super) run_id: String,
-    pub(super) runs: Vec<HandlerRun>,
+pub(in crate::cli) struct Done {
+    pub(in crate::cli) run_id: String,
+    pub(in crate::cli) runs: Vec<HandlerRun>,
     /// The handlers that had succeeded before.
-    pub(super) before: Vec<String>,
-    pub(super) is_unhandled: bool,
+    pub(in crate::cli) before: Vec<String>,
+    pub(in crate::cli) is_unhandled: bool,
     /// Why the ledger is of no use any more, if it is not.
-    pub(super) ledger_error: Option<String>,
+    pub(in crate::cli) ledger_error: Option<String>,
 }
 
 /// What would become of one failure.
@@ -51,7 +54,7 @@ pub(super) struct Preview {
 
 /// The letters of the failures that are being handled, for the ledger.
 #[derive(Clone, Default)]
-pub(super) struct Captured(Arc<Mutex<HashMap<(String, String), DeadLetter>>>);
+pub(in crate::cli) struct Captured(Arc<Mutex<HashMap<(String, String), DeadLetter>>>);
 
 /// What there is to do for one failure, by the handlers' places.
 struct Plan {
@@ -62,14 +65,26 @@ struct Plan {
 }
 
 impl Engine {
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         dispatcher: Dispatcher,
         ledger: Option<Ledger>,
         only: Option<HashSet<String>>,
         captured: Captured,
         letters: Option<JsonLines>,
     ) -> Self {
-        Self { dispatcher, ledger, only: only.map(Arc::new), captured, letters }
+        let (only, earlier) = (only.map(Arc::new), Arc::default());
+        Self { dispatcher, ledger, only, captured, letters, earlier }
+    }
+
+    /// From now on letters that are in the file already are taken back as well.
+    pub(super) fn with_earlier_letters(mut self) -> io::Result<Self> {
+        // What is no file, such as a pipe, can't be read over and over.
+        let is_file =
+            |letters: &&JsonLines| fs::metadata(letters.path()).is_ok_and(|of| of.is_file());
+        if let Some(letters) = self.letters.as_ref().filter(is_file) {
+            self.earlier = Arc::new(letters.keys()?.collect());
+        }
+        Ok(self)
     }
 
     pub(super) fn dispatcher(&self) -> &Dispatcher {
@@ -78,6 +93,25 @@ impl Engine {
 
     pub(super) fn has_ledger(&self) -> bool {
         self.ledger.is_some()
+    }
+
+    /// Runs the handler of a letter again, from where it was. A failure that was unhandled is dispatched, without the
+    /// handlers that the ledger holds as done.
+    pub(in crate::cli) async fn retry(&self, letter: &DeadLetter) -> Result<Done, String> {
+        if letter.is_unhandled() {
+            return Ok(self.handle(letter.event.clone()).await);
+        }
+        let dispatch = self.dispatcher.retry(letter).await.map_err(|error| error.to_string())?;
+        let ledger_error = self.record(&letter.event, &dispatch.runs).await.err();
+        Ok(Done {
+            run_id: letter.event.run_id().to_owned(),
+            is_unhandled: dispatch.is_unhandled(),
+            runs: dispatch.runs,
+            before: Vec::new(),
+            ledger_error: ledger_error.map(|error| {
+                format!("the ledger can't be written: {error}; `dispatch` may run it again")
+            }),
+        })
     }
 
     /// Runs the handlers that are not done with the failure: new ones, and those that have failed for good, which go on
@@ -112,20 +146,24 @@ impl Engine {
         let ledger_error = self.record(&event, &runs).await.err().map(|error| {
             format!("the ledger can't be written: {error}; what has run may run again for it")
         });
-        for letter in &again {
-            if runs.iter().any(|run| run.handler_id == letter.handler_id && run.result.is_ok()) {
-                self.take_back(letter);
+        let succeeded = runs.iter().filter(|run| run.result.is_ok()).map(|run| &run.handler_id);
+        for handler_id in succeeded.chain(&before) {
+            let key = (handler_id.clone(), event.id().to_owned());
+            if self.earlier.contains(&key)
+                || again.iter().any(|letter| letter.handler_id == *handler_id)
+            {
+                self.take_back(handler_id, event.id());
             }
         }
         Done { run_id, runs, before, is_unhandled, ledger_error }
     }
 
     /// Takes a letter back whose handler has succeeded since.
-    fn take_back(&self, letter: &DeadLetter) {
+    fn take_back(&self, handler_id: &str, event_id: &str) {
         let Some(letters) = &self.letters else { return };
-        if let Err(error) = letters.remove(letter) {
+        if let Err(error) = letters.remove_key(handler_id, event_id) {
             tracing::warn!(
-                handler_id = letter.handler_id,
+                handler_id,
                 %error,
                 "a dead letter could not be removed from its file, though its handler has succeeded since",
             );

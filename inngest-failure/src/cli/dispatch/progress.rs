@@ -23,10 +23,9 @@ impl Progress {
     pub(super) fn new(bytes: Option<u64>, label: &'static str) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let (bar, template) = match bytes {
-                Some(bytes) => (
-                    ProgressBar::new(bytes),
-                    "{wide_bar} {bytes} of {total_bytes}, {msg}, {eta} left",
-                ),
+                Some(bytes) => {
+                    (ProgressBar::new(bytes), "{wide_bar} {percent}%, {msg}, {eta} left")
+                }
                 None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {msg}, {elapsed}"),
             };
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -53,9 +52,9 @@ impl Progress {
         }
         let message = format!(
             "{} {}, {} failed",
-            count(report.events(), "failure event"),
+            count(report.events(), "failure"),
             self.label,
-            count(report.failed_runs(), "handler run"),
+            count(report.failed_runs(), "run"),
         );
         match &self.bar {
             Some(bar) => bar.set_message(message),

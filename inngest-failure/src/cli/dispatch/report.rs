@@ -21,6 +21,8 @@ pub(super) struct Report {
     pub(super) others: u64,
     /// What could not be read.
     pub(super) faults: u64,
+    /// Failures of which the ledger does not tell what became of them.
+    unrecorded: u64,
 }
 
 #[derive(Default)]
@@ -45,7 +47,7 @@ impl Report {
     /// Whether every failure was handled, and everything could be read.
     pub(super) fn is_well(&self) -> bool {
         let counts = || self.handlers.values();
-        self.faults == 0
+        self.faults + self.unrecorded == 0
             && counts().all(|counts| counts.failed + counts.rate_limited == 0)
             && (self.unhandled == 0 || self.is_preview)
     }
@@ -86,7 +88,7 @@ impl Report {
             );
         }
         if let Some(error) = done.ledger_error {
-            self.faults += 1;
+            self.unrecorded += 1;
             stop_reason.get_or_insert_with(|| "stopped, for the ledger is of no use,".to_owned());
             lines.push(error);
         }
@@ -112,14 +114,9 @@ impl fmt::Display for Report {
         if !self.handlers.is_empty() {
             let mut table = match self.is_preview {
                 true => table(["handler", "would run", "done before"]),
-                false => table([
-                    "handler",
-                    "succeeded",
-                    "failed",
-                    "rate-limited",
-                    "done before",
-                    "attempts",
-                ]),
+                false => {
+                    table(["handler", "succeeded", "failed", "limited", "done before", "attempts"])
+                }
             };
             for (id, counts) in &self.handlers {
                 let Counts { succeeded, failed, rate_limited, before, would_run, attempts } =
@@ -141,6 +138,7 @@ impl fmt::Display for Report {
             (self.older, "older and left out"),
             (self.others, "of another kind and skipped"),
             (self.faults, "not readable"),
+            (self.unrecorded, "not in the ledger"),
         ] {
             if number > 0 {
                 write!(f, ", {} {what}", grouped(number))?;
