@@ -85,7 +85,8 @@
 //! # Metrics
 //!
 //! With the feature `metrics` the following goes to the recorder that the program has installed before it builds the
-//! dispatcher. `handler_id` is that of a handler, or of a rollback as a whole.
+//! dispatcher. `handler_id` is that of a handler, or of a rollback as a whole. Most counters are
+//! there from the beginning, at zero.
 //!
 //! | name | labels | |
 //! |---|---|---|
@@ -95,7 +96,7 @@
 //! | `inngest_failure_handler_attempts_total` | `handler_id`, `outcome` | counter: attempts, which are calls under Inngest. `outcome` may also be `stopped`, of one that a step has ended, and `dropped` |
 //! | `inngest_failure_handler_attempt_duration_seconds` | `handler_id` | histogram |
 //! | `inngest_failure_handler_attempts_in_flight` | `handler_id` | gauge |
-//! | `inngest_failure_dead_letters_total` | `outcome` | counter: `kept` by a sink, or `logged` since it could not be |
+//! | `inngest_failure_dead_letters_total` | `outcome` | counter: `kept` by every sink, or `logged` since one could not |
 //!
 //! # Runtime
 //!

@@ -49,7 +49,7 @@ mod on {
         describe_counter!(
             DEAD_LETTERS,
             count,
-            "Dead letters, by what became of them: kept by a sink, or logged since it could not"
+            "Dead letters, by what became of them: kept by every sink, or logged since one could not"
         );
     }
 
@@ -64,7 +64,15 @@ mod on {
     }
 
     impl Events {
+        /// All that there may be is there from the beginning, at zero, so that nobody misses the first of them.
         pub(crate) fn new() -> Self {
+            for kind in ["failed", "cancelled"] {
+                drop(counter!(EVENTS, "kind" => kind));
+            }
+            drop(counter!(UNHANDLED));
+            for outcome in ["kept", "logged"] {
+                drop(counter!(DEAD_LETTERS, "outcome" => outcome));
+            }
             Self::default()
         }
 
@@ -100,7 +108,12 @@ mod on {
 
     impl OfHandler {
         pub(crate) fn new(handler_id: &str) -> Self {
-            Self { id: handler_id.into(), frequent: OnceLock::new() }
+            let new = Self { id: handler_id.into(), frequent: OnceLock::new() };
+            for outcome in [SUCCEEDED, "failed", "payload", "timed_out", "panicked"] {
+                drop(new.counter(RUNS, outcome));
+                drop(new.counter(ATTEMPTS, outcome));
+            }
+            new
         }
 
         fn frequent(&self) -> &Frequent {

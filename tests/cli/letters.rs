@@ -33,7 +33,13 @@ fn letters_are_listed_and_shown() {
     );
     assert_eq!(
         lines[1][2..],
-        ["shop-checkout-failure", "shop-checkout", "r0", "2", "`tell` is broken"]
+        [
+            "shop-checkout-failure",
+            "shop-checkout",
+            "r0",
+            "2",
+            "step `tell` failed: `tell` is broken"
+        ]
     );
     assert_eq!(lines[2][4], "r1");
     assert_eq!(lines[1][0].len(), 10);
@@ -49,7 +55,11 @@ fn letters_are_listed_and_shown() {
     let letter: serde_json::Value = serde_json::from_str(ended.well()).unwrap();
     assert!(letter["letter"].as_str().unwrap().starts_with(lines[1][0]), "{letter}");
     assert_eq!(letter["steps"][0]["name"], "refund");
-    assert_eq!(letter["error"]["message"], "`tell` is broken");
+    assert_eq!(letter["error"]["message"], "step `tell` failed: `tell` is broken");
+    assert_eq!(letter["error"]["cause"]["message"], "`tell` is broken");
+    // What one looks for first comes first.
+    let first = ended.out.lines().nth(2).unwrap();
+    assert_eq!(first, "  \"handler_id\": \"shop-checkout-failure\",");
 }
 
 #[test]

@@ -28,15 +28,16 @@ async fn counted(future: impl Future<Output = ()>) -> Counted {
     future.await;
     drop(guard);
     let mut counted = Counted::new();
+    let mut zeros = Vec::new();
     for (key, unit, description, value) in snapshotter.snapshot().into_vec() {
         let labels: Vec<String> =
             key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         let name = key.key().name();
         assert!(unit.is_some() && description.is_some_and(|text| !text.is_empty()), "{name}");
         let value = match value {
-            // A handler's successes are there from its first attempt on, so that a rate has where to begin.
-            DebugValue::Counter(0) if name.ends_with("_total") => {
-                assert_eq!(labels.last().unwrap(), "outcome=succeeded", "{name}");
+            // What may be counted is there from the beginning, so that a rate has where to begin.
+            DebugValue::Counter(0) => {
+                zeros.push(name.to_owned());
                 continue;
             }
             DebugValue::Counter(count) => count as f64,
@@ -48,6 +49,7 @@ async fn counted(future: impl Future<Output = ()>) -> Counted {
         };
         counted.insert(format!("{name}{{{}}}", labels.join(",")), value);
     }
+    assert!(zeros.iter().any(|name| name == "inngest_failure_handler_runs_total"), "{zeros:?}");
     counted
 }
 
@@ -125,7 +127,6 @@ async fn dispatches_in_process_are_counted() {
             ("handler_attempts_in_flight{handler_id=typed}", 0.0),
             ("handler_attempts_in_flight{handler_id=limited}", 0.0),
             // Three letters of each dispatch, in two sinks.
-            ("dead_letters_total{outcome=kept}", 6.0),
             ("dead_letters_total{outcome=logged}", 6.0),
         ],
     );

@@ -35,6 +35,9 @@ pub(super) enum Command {
     #[command(subcommand)]
     DeadLetters(DeadLetters),
     /// Run the handlers for runs that have failed before there was a handler
+    ///
+    /// Lists the failed runs from Inngest's API, shows which handlers would run how often, and runs them, each once. What
+    /// has run elsewhere, such as at an endpoint, is not in the ledger and runs again: name the new handlers with `--only`.
     Backfill(Backfill),
     /// Serve the handlers as an Inngest app, over HTTP
     Serve(Serve),

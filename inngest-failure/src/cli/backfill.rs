@@ -21,7 +21,7 @@ use crate::{
         Api,
         runs::{Run, RunQuery},
     },
-    dead_letter::private,
+    dead_letter::{json_line, private},
     dispatcher::DispatcherBuilder,
     event::FailureEvent,
     trace::rebuild::failure_event,
@@ -134,8 +134,7 @@ async fn find(
             match event {
                 Rebuilt::Event(event) => {
                     found.events += 1;
-                    serde_json::to_writer(&mut file, &event)?;
-                    file.write_all(b"\n")?;
+                    file.write_all(&json_line(&event)?)?;
                 }
                 Rebuilt::NeverSent => found.never_sent += 1,
                 Rebuilt::Lost(why) => {

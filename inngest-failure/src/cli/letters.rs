@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::SystemTime};
 
+use serde::Serialize;
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 
@@ -13,8 +14,9 @@ use super::{
     stop::Stop,
 };
 use crate::{
-    dead_letter::{DeadLetter, JsonLines},
+    dead_letter::{DeadLetter, JsonLines, rfc3339},
     dispatcher::DispatcherBuilder,
+    event::ErrorBody,
 };
 
 /// As many characters of a letter's name as are shown.
@@ -121,13 +123,50 @@ fn list(file: &JsonLines, json: bool) -> Result<Outcome, Fatal> {
     Ok(Outcome::Well)
 }
 
-/// The whole letter, as JSON that a person reads, with its name.
+/// A letter as a person reads it: what one looks for first comes first.
+#[derive(Serialize)]
+struct Shown<'a> {
+    letter: String,
+    handler_id: &'a str,
+    function_id: &'a str,
+    run_id: &'a str,
+    event_id: &'a str,
+    failed_at: String,
+    attempts: Option<u32>,
+    error: ErrorBody,
+    steps: Vec<ShownStep<'a>>,
+    event: Value,
+}
+
+#[derive(Serialize)]
+struct ShownStep<'a> {
+    step_id: &'a str,
+    name: Option<&'a str>,
+    output: Value,
+}
+
 fn show(letter: &DeadLetter) -> Result<String, Fatal> {
-    let mut json = serde_json::to_value(letter)?;
-    if let Value::Object(fields) = &mut json {
-        fields.insert("letter".to_owned(), name(letter).into());
+    let mut steps = Vec::with_capacity(letter.steps.len());
+    for completed in &letter.steps {
+        steps.push(ShownStep {
+            step_id: &completed.step_id,
+            name: completed.name.as_deref(),
+            output: serde_json::from_str(completed.output.get())?,
+        });
     }
-    Ok(serde_json::to_string_pretty(&json)? + "\n")
+    let shown = Shown {
+        letter: name(letter),
+        handler_id: &letter.handler_id,
+        function_id: letter.event.function_id(),
+        run_id: letter.event.run_id(),
+        event_id: letter.event_id(),
+        failed_at: rfc3339(letter.failed_at),
+        attempts: letter.attempts,
+        error: ErrorBody::of(&letter.error),
+        steps,
+        event: serde_json::from_str(letter.event.raw().get())?,
+    };
+    Ok(serde_json::to_string_pretty(&shown)? + "\n")
 }
 
 /// Which letters are meant.

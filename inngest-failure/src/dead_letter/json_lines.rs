@@ -157,9 +157,7 @@ impl JsonLines {
             removed: Key { handler_id: handler_id.to_owned(), event_id: event_id.to_owned() },
             at: rfc3339(SystemTime::now()),
         };
-        let mut line = serde_json::to_vec(&removed)?;
-        line.push(b'\n');
-        write(&self.inner.path, &line)
+        write(&self.inner.path, &json_line(&removed)?)
     }
 
     /// The keys of the letters that count.
@@ -275,14 +273,7 @@ impl Drop for Writer {
 impl DeadLetters for JsonLines {
     fn put<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), BoxError>> {
         Box::pin(async move {
-            let mut line = serde_json::to_vec(letter)?;
-            // The event is written as it came, and between the parts of JSON a line may end anywhere.
-            for byte in &mut line {
-                if matches!(*byte, b'\n' | b'\r') {
-                    *byte = b' ';
-                }
-            }
-            line.push(b'\n');
+            let line = json_line(letter)?;
             let (done, written) = oneshot::channel();
             let is_first = {
                 let mut queue = self.inner.queue();
@@ -353,6 +344,18 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 #[cfg(not(unix))]
 fn is_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
+}
+
+/// The value as JSON in one line. An event is written as it came, and between the parts of JSON a line may end anywhere.
+pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    for byte in &mut line {
+        if matches!(*byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    line.push(b'\n');
+    Ok(line)
 }
 
 fn append(path: &Path) -> io::Result<File> {

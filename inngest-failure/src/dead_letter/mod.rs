@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 pub use self::json_lines::JsonLines;
 #[cfg(feature = "cli")]
-pub(crate) use self::json_lines::private;
+pub(crate) use self::json_lines::{json_line, private};
 #[cfg(feature = "api")]
 pub use self::send_event::SendEvent;
 pub(crate) use self::sinks::Sinks;

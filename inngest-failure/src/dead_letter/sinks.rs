@@ -10,6 +10,10 @@ use crate::{
     panic::{Caught, Panic},
 };
 
+/// What has become of a letter: every sink has it, or it is in the log.
+const KEPT: &str = "kept";
+const LOGGED: &str = "logged";
+
 /// How long a sink may take for one letter.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -33,6 +37,7 @@ impl Sinks {
 
     /// Puts the letter into each sink, one after the other; into the log, if one fails.
     pub(crate) async fn put(&self, letter: &DeadLetter) {
+        let mut is_kept = true;
         for sink in &self.sinks {
             let mut unkept = Unkept { letter, is_over: false };
             let put = Box::pin(async {
@@ -52,18 +57,18 @@ impl Sinks {
             };
             unkept.is_over = true;
             match result {
-                Ok(()) => {
-                    metrics::dead_letter("kept");
-                    tracing::debug!(handler_id = letter.handler_id, "dead letter kept");
+                Ok(()) => tracing::debug!(handler_id = letter.handler_id, "dead letter kept"),
+                Err(error) => {
+                    is_kept = false;
+                    log(letter, &chain(&*error).to_string());
                 }
-                Err(error) => log(letter, &chain(&*error).to_string()),
             }
         }
+        metrics::dead_letter(if is_kept { KEPT } else { LOGGED });
     }
 }
 
 fn log(letter: &DeadLetter, error: &str) {
-    metrics::dead_letter("logged");
     let json = serde_json::to_string(letter)
         .unwrap_or_else(|error| format!("{letter:?}, which can't be written as JSON: {error}"));
     tracing::error!(
@@ -86,6 +91,7 @@ impl Drop for Unkept<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             log(self.letter, "it was dropped with its dispatch while it was put");
+            metrics::dead_letter(LOGGED);
         }
     }
 }
