@@ -156,7 +156,7 @@ fn killed(number: usize, kills: usize, longest: Duration) {
             true => real_kills += 1,
             false => {
                 ended += 1;
-                assert!(ended < 20 + kills, "it is done before it can be killed");
+                assert!(ended < 50 * kills, "it is done before it can be killed");
             }
         }
         check(&mut was_held, &mut read, real_kills);
@@ -205,7 +205,7 @@ fn killed(number: usize, kills: usize, longest: Duration) {
 
 #[test]
 fn killed_processes_lose_nothing_and_do_nothing_twice() {
-    killed(100, 8, Duration::from_millis(120));
+    killed(100, 8, Duration::from_millis(50));
 }
 
 #[test]
