@@ -165,8 +165,8 @@ async fn a_failed_handler_is_told_with_its_run() {
     let err = ended.failed();
     let line = ", run r1: shop-checkout-failure failed for good after 2 attempts: step `tell` failed: `tell` is broken\n";
     assert!(err.contains(&format!("failed run:2{line}")), "{err}");
-    let again = "to run what has failed once more, and nothing else: operator backfill --since 2026-11-22T00:00:00Z --until \
-                 2026-11-23T00:00:00Z\n";
+    let again = "to run what has failed once more, and nothing else: operator backfill --since \
+                 2026-11-22T00:00:00.000Z --until 2026-11-23T00:00:00.000Z\n";
     assert!(err.ends_with(again), "{err}");
     played.place.breaks("");
     assert_eq!(played.backfill(&[]).code, Some(0));

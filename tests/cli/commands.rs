@@ -251,7 +251,7 @@ fn help_is_complete() {
             "backfill --since --until --function --cancelled --output --dry-run --only --concurrency --ledger --no-ledger --help",
             "check --functions --help",
             "dead-letters --help",
-            "dead-letters drop --file --handler --all --help",
+            "dead-letters drop --file --handler --all --ledger --help",
             "dead-letters list --file --json --help",
             "dead-letters retry --file --handler --all --ledger --help",
             "dead-letters show --file --help",

@@ -6,7 +6,7 @@
 //! cargo test -p tests --test cli full_disk:: -- --ignored --nocapture
 //! ```
 
-use std::process::Command;
+use std::{fs::OpenOptions, process::Command};
 
 use rusqlite::Connection;
 
@@ -150,4 +150,27 @@ fn a_disk_that_is_full_loses_nothing() {
         letters.lines().count(),
         done.len()
     );
+}
+
+/// Nobody reads what is said, or it can't be written: what runs goes on all the same.
+#[test]
+fn output_that_nobody_takes_stops_nothing() {
+    for (stdout, code) in [("/dev/null", 1), ("/dev/full", 1)] {
+        let place = Place::with_letters();
+        place.breaks("tell");
+        place.write("f", &(checkouts(3) + "broken\n"));
+        let mut command = place.command(&["dispatch", "f"]);
+        command.stdout(OpenOptions::new().write(true).open(stdout).unwrap());
+        command.stderr(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        assert_eq!(command.status().unwrap().code(), Some(code), "{stdout}");
+        place.breaks("");
+        let mut command = place.command(&["dead-letters", "retry", "--all"]);
+        command.stdout(OpenOptions::new().write(true).open(stdout).unwrap());
+        command.stderr(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let code = if stdout == "/dev/full" { 1 } else { 0 };
+        assert_eq!(command.status().unwrap().code(), Some(code), "{stdout}");
+        let ended = place.run(&["dead-letters", "list"]);
+        assert_eq!(ended.well(), "0 dead letters in letters\n", "{stdout}");
+        assert_eq!(place.effects_once(), done_for(0..3));
+    }
 }

@@ -1,9 +1,6 @@
 //! Lists of runs from the API: REST v2.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, time::SystemTime};
 
 use form_urlencoded::Serializer;
 use serde::Deserialize;
@@ -13,6 +10,7 @@ use super::{
     rest::{Asked, Refused, ask_again},
 };
 use crate::{
+    dead_letter::rfc3339,
     error::ParseError,
     event::FailureKind,
     trace::{StepStatus, status, time},
@@ -62,13 +60,6 @@ impl RunQuery {
         }
         format!("/runs?{}", query.finish())
     }
-}
-
-/// A time in the only years that RFC 3339 has, of those since the epoch.
-fn rfc3339(time: SystemTime) -> String {
-    const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST_SECOND);
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 /// A run, as the list has it.
@@ -265,6 +256,8 @@ impl From<WireRun> for Run {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use std::sync::{Arc, Mutex};
 
     use axum::{Router, extract::Request};

@@ -150,6 +150,8 @@ pub(super) enum DeadLetters {
         letters: Letters,
         #[command(flatten)]
         which: Which,
+        #[command(flatten)]
+        ledger: Ledger,
     },
 }
 

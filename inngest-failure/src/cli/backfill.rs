@@ -13,7 +13,7 @@ use super::{
     Fatal, Outcome, Program, args,
     dispatch::{Again, Job, Mode},
     input::Source,
-    output::{count, grouped, tidy},
+    output::{count, grouped, say, tidy},
     stop::Stop,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         Api,
         runs::{Run, RunQuery},
     },
-    dead_letter::{json_line, private},
+    dead_letter::{json_line, private, rfc3339},
     dispatcher::DispatcherBuilder,
     event::FailureEvent,
     trace::rebuild::failure_event,
@@ -56,13 +56,13 @@ pub(super) async fn run(
     tokio::select! {
         result = find => result?,
         () = stop.told() => {
-            eprintln!("stopped while the failed runs were listed: nothing has run");
+            say("stopped while the failed runs were listed: nothing has run");
             return Ok(Outcome::Failed);
         }
     }
-    eprintln!("{found}");
+    say(&found.to_string());
     if let Some(path) = &output {
-        eprintln!("their failure events are in {}", path.display());
+        say(&format!("their failure events are in {}", path.display()));
     }
 
     // What would run is looked at whole, before anything does.
@@ -71,7 +71,16 @@ pub(super) async fn run(
     if dry_run || stop.is_told() {
         return Ok(Outcome::of(is_complete && preview == Outcome::Well));
     }
-    let again = Again { command: program.to_string(), label: "backfilled" };
+    let again = Again {
+        command: program
+            .with(&[
+                ("--since", Some(rfc3339(since))),
+                ("--until", Some(rfc3339(until))),
+                ("--output", None),
+            ])
+            .to_string(),
+        label: "backfilled",
+    };
     let outcome = job.run(vec![source(&mut events)?], Mode::Run(&again), &stop).await?;
     Ok(Outcome::of(is_complete && outcome == Outcome::Well))
 }
@@ -139,12 +148,12 @@ async fn find(
                 Rebuilt::NeverSent => found.never_sent += 1,
                 Rebuilt::Lost(why) => {
                     found.lost += 1;
-                    eprintln!("{why}");
+                    say(&why);
                 }
             }
         }
         if found.events > 0 {
-            eprintln!("{} so far", count(found.events, "failed run"));
+            say(&format!("{} so far", count(found.events, "failed run")));
         }
     }
     file.flush()?;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     api::Api,
+    dead_letter::rfc3339,
     dispatcher::{Dispatcher, DispatcherBuilder},
     event::FailureEvent,
     suggest::nearest,
@@ -32,7 +33,8 @@ pub(super) async fn run(
     let sources = args.files.iter().map(Source::open).collect::<Result<Vec<_>, _>>()?;
     let dry_run = args.run.dry_run;
     let job = Job::new(builder, args.run, args.since)?;
-    let mut command = program.to_string();
+    let since = args.since.map(|since| ("--since", Some(rfc3339(since))));
+    let mut command = program.with(since.as_slice()).to_string();
     if args.files.iter().any(|file| file.as_os_str() == "-") {
         command += " (and the same input again)";
     }
@@ -122,24 +124,46 @@ impl Job {
             held: None,
             stop_reason: None,
         };
-        work.do_all(input::read(sources)?, stop.clone()).await?;
+        let ended = work.do_all(input::read(sources)?, stop.clone()).await;
+        let is_run = matches!(mode, Mode::Run(_));
+        if !is_run {
+            ended?;
+        } else if let Err(Fatal(error)) = ended {
+            work.stop_reason.get_or_insert(error);
+        }
         let Work { progress, report, stop_reason, .. } = work;
         progress.end();
-        output::print(&report.to_string())?;
+        let mut is_told = true;
+        let printed = output::print(&report.to_string());
+        if !is_run {
+            printed?;
+        } else if let Err(Fatal(error)) = &printed {
+            output::say(error);
+            is_told = false;
+        }
         if let Some(reason) = &stop_reason {
-            eprintln!("{reason} after {}", output::count(report.events(), "failure event"));
+            output::say(&format!(
+                "{reason} after {}",
+                output::count(report.events(), "failure event")
+            ));
         }
         if let Mode::Run(Again { command, .. }) = mode {
             match (stop_reason.is_some(), self.engine.has_ledger()) {
-                (true, true) => eprintln!("to go on with what is not done yet: {command}"),
-                (true, false) => eprintln!("there is no ledger, so this begins anew: {command}"),
+                (true, true) => {
+                    output::say(&format!("to go on with what is not done yet: {command}"));
+                }
+                (true, false) => {
+                    output::say(&format!("there is no ledger, so this begins anew: {command}"));
+                }
                 (false, true) if report.failed_runs() > 0 => {
-                    eprintln!("to run what has failed once more, and nothing else: {command}");
+                    output::say(&format!(
+                        "to run what has failed once more, and nothing else: {command}"
+                    ));
                 }
                 (false, _) => {}
             }
         }
-        Ok(Outcome::of(stop_reason.is_none() && report.is_well()))
+        Ok(Outcome::of(stop_reason.is_none() && report.is_well() && is_told))
     }
 }
 

@@ -205,6 +205,8 @@ fn keep(mut connection: Connection, mut tasks: mpsc::Receiver<Task>) {
             let both = own.and(result.as_ref().copied().map_err(clone));
             let _ = reply.send(both.map_err(|error| error.to_string()));
         }
+        // Whoever asked and was not answered learns it from that.
+        waiting.clear();
         if let Err(error) = result {
             tracing::error!(%error, "the ledger could not be written");
         }
@@ -236,7 +238,7 @@ fn record(connection: &Connection, record: &Record) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO runs (handler_id, event_id, succeeded, at, attempts, letter) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO UPDATE SET succeeded = max(succeeded, excluded.succeeded), at = excluded.at,
-             attempts = attempts + excluded.attempts, letter = excluded.letter",
+             attempts = attempts + excluded.attempts, letter = CASE WHEN excluded.succeeded THEN NULL ELSE coalesce(excluded.letter, letter) END",
     )?;
     insert.execute(params![
         record.handler_id,

@@ -118,7 +118,7 @@ where
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
         Err(Fatal(message)) => {
-            eprintln!("error: {message}");
+            output::say(&format!("error: {message}"));
             ExitCode::from(2)
         }
     }
@@ -170,6 +170,33 @@ impl Program {
     }
 }
 
+impl Program {
+    /// The command with other values of these options; without those that have none.
+    fn with(&self, options: &[(&str, Option<String>)]) -> Self {
+        let mut args = Vec::new();
+        let mut old = self.args.iter();
+        while let Some(arg) = old.next() {
+            let name = arg.split_once('=').map_or(arg.as_str(), |(name, _)| name);
+            match options.iter().any(|(option, _)| *option == name) {
+                true if name == arg => drop(old.next()),
+                true => {}
+                false => args.push(arg.clone()),
+            }
+        }
+        for (option, value) in options {
+            args.extend(value.iter().flat_map(|value| [(*option).to_owned(), value.clone()]));
+        }
+        Self { name: self.name.clone(), args }
+    }
+
+    /// The command with only these of the letters that it names.
+    fn with_letters(&self, all: &[String], left: &[&str]) -> Self {
+        let is_done = |arg: &String| all.contains(arg) && !left.contains(&arg.as_str());
+        let args = self.args.iter().filter(|arg| !is_done(arg)).cloned().collect();
+        Self { name: self.name.clone(), args }
+    }
+}
+
 /// The command, as a shell takes it.
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,5 +209,42 @@ impl fmt::Display for Program {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(args: &str) -> Program {
+        Program::of(&args.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_command_that_goes_on_means_the_same_as_the_first_one() {
+        let program = program("/bin/shop backfill --since 24h --output=f --only count");
+        let since = Some("2026-11-25T12:00:00.000Z".to_owned());
+        assert_eq!(
+            program.with(&[("--since", since), ("--output", None)]).to_string(),
+            "shop backfill --only count --since 2026-11-25T12:00:00.000Z"
+        );
+    }
+
+    #[test]
+    fn letters_that_are_done_are_not_named_again() {
+        let program = program("shop dead-letters retry ab cd ef");
+        let all = ["ab", "cd", "ef"].map(str::to_owned);
+        assert_eq!(
+            program.with_letters(&all, &["cd", "ef"]).to_string(),
+            "shop dead-letters retry cd ef"
+        );
+    }
+
+    #[test]
+    fn a_shell_takes_the_command_as_it_was() {
+        assert_eq!(
+            program("shop dispatch it's.jsonl").to_string(),
+            r"shop dispatch 'it'\''s.jsonl'"
+        );
     }
 }

@@ -45,6 +45,11 @@ pub(super) fn print(text: &str) -> Result<(), Fatal> {
     }
 }
 
+/// Writes a line to standard error. Nobody may be there to read it, which stops nothing that runs.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// On one line, without control characters, which a terminal might obey, and not too long.
 pub(super) fn tidy(text: &str, max_chars: usize) -> String {
     let mut tidy = String::new();
@@ -60,9 +65,29 @@ pub(super) fn tidy(text: &str, max_chars: usize) -> String {
             tidy.push('…');
             break;
         }
-        tidy.push(if c.is_control() { '\u{fffd}' } else { c });
+        tidy.push(if is_obeyed(c) { '\u{fffd}' } else { c });
     }
     tidy
+}
+
+/// JSON in which nothing is left that a terminal might obey: it escapes what JSON itself does not.
+pub(super) fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        // A line may end between the parts of JSON, and in no text of it.
+        if c != '\n' && is_obeyed(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Control characters, and those that turn the direction of text.
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `1 failure`, `2 failures`.

@@ -8,7 +8,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 
-use super::{Fatal, Outcome, args, stop::Stop};
+use super::{Fatal, Outcome, args, output::say, stop::Stop};
 use crate::{dispatcher::DispatcherBuilder, serve::Endpoint};
 
 pub(super) async fn run(builder: DispatcherBuilder, args: &args::Serve) -> Result<Outcome, Fatal> {
@@ -29,7 +29,7 @@ pub(super) async fn run(builder: DispatcherBuilder, args: &args::Serve) -> Resul
             args.listen
         ))
     })?;
-    eprintln!("app `{app}` at http://{}", listener.local_addr()?);
+    say(&format!("app `{app}` at http://{}", listener.local_addr()?));
 
     let mut stop = Stop::listen();
     let connections = GracefulShutdown::new();
@@ -60,7 +60,10 @@ pub(super) async fn run(builder: DispatcherBuilder, args: &args::Serve) -> Resul
     match tokio::time::timeout(args.grace, connections.shutdown()).await {
         Ok(()) => Ok(Outcome::Well),
         Err(_) => {
-            eprintln!("some calls had not ended after {}", humantime::format_duration(args.grace));
+            say(&format!(
+                "some calls had not ended after {}",
+                humantime::format_duration(args.grace)
+            ));
             Ok(Outcome::Failed)
         }
     }

@@ -4,6 +4,8 @@ use std::process;
 
 use tokio::sync::watch;
 
+use super::output::say;
+
 /// Whether the program was told to stop.
 #[derive(Clone)]
 pub(super) struct Stop(watch::Receiver<bool>);
@@ -17,7 +19,7 @@ impl Stop {
             // Whoever listened may be done.
             let _ = sender.send(true);
             signal().await;
-            eprintln!("stopped at once");
+            say("stopped at once");
             process::exit(1);
         });
         Self(receiver)

@@ -5,7 +5,11 @@ mod json_lines;
 mod send_event;
 mod sinks;
 
-use std::{borrow::Cow, fmt, time::SystemTime};
+use std::{
+    borrow::Cow,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
@@ -238,15 +242,15 @@ impl<'de> Deserialize<'de> for DeadLetter {
     }
 }
 
-/// The time as text, of a time before 1970 that of 1970.
+/// The time as text, within the years that RFC 3339 has, of those since 1970.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time.max(SystemTime::UNIX_EPOCH)).to_string()
+    const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST_SECOND);
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -301,8 +305,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_time_before_1970_is_no_panic() {
+    fn a_time_that_rfc_3339_has_not_is_no_panic() {
         let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
         assert_eq!(rfc3339(before), "1970-01-01T00:00:00.000Z");
+        let after = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 60);
+        assert_eq!(rfc3339(after), "9999-12-31T23:59:59.000Z");
     }
 }

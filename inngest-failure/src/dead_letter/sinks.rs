@@ -7,7 +7,7 @@ use crate::{
     dispatcher::shown,
     error::{BoxError, chain},
     metrics,
-    panic::{Caught, Panic},
+    panic::{Caught, Panic, catch},
 };
 
 /// What has become of a letter: every sink has it, or it is in the log.
@@ -28,6 +28,11 @@ pub(crate) struct Sinks {
 impl Sinks {
     pub(crate) fn add(&mut self, sink: Arc<dyn DeadLetters>) {
         self.sinks.push(sink);
+    }
+
+    /// Whether there is a place for letters of failures that no handler took.
+    pub(crate) fn takes_unhandled(&self) -> bool {
+        self.unhandled && !self.is_empty()
     }
 
     /// Whether nobody wants letters.
@@ -60,7 +65,8 @@ impl Sinks {
                 Ok(()) => tracing::debug!(handler_id = letter.handler_id, "dead letter kept"),
                 Err(error) => {
                     is_kept = false;
-                    log(letter, &chain(&*error).to_string());
+                    let text = catch(|| chain(&*error).to_string());
+                    log(letter, &text.unwrap_or_else(|panic| panic.describe().message));
                 }
             }
         }

@@ -269,6 +269,8 @@ impl DispatcherBuilder {
                 has_trace_source,
                 hints: Hints::default(),
                 letters: shared.letters,
+                #[cfg(feature = "cli")]
+                rollback: shared.rollback,
                 counts: metrics::Events::new(),
                 tools: run::Tools {
                     backoff: self.backoff,

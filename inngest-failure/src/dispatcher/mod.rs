@@ -105,6 +105,8 @@ struct Inner {
     functions: Vec<HandlerInfo>,
     hints: Hints,
     letters: Arc<Sinks>,
+    #[cfg(feature = "cli")]
+    rollback: Rollback,
     counts: metrics::Events,
     tools: run::Tools,
     #[cfg(feature = "testing")]
@@ -174,7 +176,8 @@ impl Dispatcher {
             inner.counts.unhandled();
             span.in_scope(|| self.warn_of_unhandled(&event));
         }
-        let unhandled = (selection.unhandled && inner.letters.unhandled).then(|| event.clone());
+        let unhandled =
+            (selection.unhandled && inner.letters.takes_unhandled()).then(|| event.clone());
         let function_id = event.function_id().to_owned();
         let run_id = event.run_id().to_owned();
         let runs = match selection.handlers.as_slice() {
@@ -203,9 +206,9 @@ impl Dispatcher {
     /// once more. Of the handlers of the failure only this one runs, whatever its selector is by now. If the letter is
     /// about a failure that was unhandled, the failure is dispatched.
     ///
-    /// The letter stays where it is: [remove](crate::JsonLines::remove) it if this is [ok](Dispatch::is_ok) and not
-    /// [unhandled](Dispatch::is_unhandled) once more. If the handler fails for good again, the sinks get another letter of
-    /// the same key.
+    /// The letter stays where it is: [remove](crate::JsonLines::remove) it if this is [ok](Dispatch::is_ok). If the handler
+    /// fails for good again, the sinks get another letter of the same key. That of an unhandled failure is to be removed
+    /// as soon as the failure is not [unhandled](Dispatch::is_unhandled) any more: a handler that fails leaves its own.
     ///
     /// # Errors
     ///
@@ -238,6 +241,12 @@ impl Dispatcher {
     pub(crate) fn select(&self, event: &FailureEvent) -> (Vec<usize>, bool) {
         let selection = self.inner.index.select(Subject::from(event));
         (selection.handlers.to_vec(), selection.unhandled)
+    }
+
+    /// What becomes of the other undos when one has failed for good.
+    #[cfg(feature = "cli")]
+    pub(crate) fn rollback(&self) -> Rollback {
+        self.inner.rollback
     }
 
     /// The app whose functions the handlers mean that name none.

@@ -156,7 +156,7 @@ impl Handler {
         );
         let started = Instant::now();
         let mut cx = Context::new(event, Arc::clone(&self.context));
-        let mut unfinished = Unfinished { span: &span, ended: false };
+        let mut unfinished = Unfinished { span: &span, ended: false, is_last: false };
         let mut memory = (!steps.is_empty()).then(|| Box::new(Memory::recalling(steps)));
         let (result, attempts) =
             self.attempts(&mut cx, &mut memory, tools, &span, tally).instrument(span.clone()).await;
@@ -182,7 +182,14 @@ impl Handler {
         steps: impl FnOnce() -> Vec<CompletedStep>,
     ) {
         // A run that did not take place is what a rate limit is for.
-        if self.letters.is_empty() || self.is_rollback() || matches!(error, RunError::RateLimited) {
+        if self.letters.is_empty() || matches!(error, RunError::RateLimited) {
+            return;
+        }
+        if let Runs::Rollback(undos) = &self.runs {
+            // If it came to its end it has written those of its undos.
+            if !matches!(error, RunError::Failed(_)) {
+                undos.bury_all(event, &undos.of(event, None), &error.describe()).await;
+            }
             return;
         }
         let letter = DeadLetter {
@@ -239,7 +246,8 @@ impl Handler {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Called {
         let span = Span::current();
-        let mut unfinished = Unfinished { span: &span, ended: false };
+        let is_last = attempt >= max_attempts.map_or(self.retries, |max| max.saturating_sub(1));
+        let mut unfinished = Unfinished { span: &span, ended: false, is_last };
         let mut cx = Context::new(event, Arc::clone(&self.context));
         cx.set_attempt(attempt);
         if let Some(max_attempts) = max_attempts {
@@ -630,14 +638,20 @@ impl Look {
 struct Unfinished<'a> {
     span: &'a Span,
     ended: bool,
+    /// Whether Inngest will not call again.
+    is_last: bool,
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.span.record("outcome", "dropped");
-            self.span.in_scope(|| {
-                tracing::warn!("handler was dropped with its dispatch before it ended");
+            self.span.in_scope(|| match self.is_last {
+                false => tracing::warn!("handler was dropped with its dispatch before it ended"),
+                true => tracing::error!(
+                    "handler was dropped in its last attempt, as when the connection goes away: it has failed for good, \
+                     and left no dead letter"
+                ),
             });
         }
     }

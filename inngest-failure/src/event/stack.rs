@@ -243,7 +243,7 @@ stack backtrace:
    2: shop::checkout::{{closure}}
              at ./src/checkout.rs:12:5
    3: tokio::runtime::task::core::Core<T,S>::poll
-             at /home/ci/.cargo/registry/src/index.crates.io-6f17d22bba15001f/tokio-1.45.0/src/core.rs:331:17
+             at /home/ci/.cargo/registry/src/x/tokio-1.45.0/src/core.rs:331:17
    4:     0x5581c0a2 - std::rt::lang_start
    5: shop::main
   10: main
@@ -255,7 +255,7 @@ note: Some details are omitted, run with `RUST_BACKTRACE=full` for a verbose bac
                 "[1: core::panicking::panic_fmt]",
                 "2: shop::checkout::{{closure}} | at ./src/checkout.rs:12:5",
                 "[3: tokio::runtime::task::core::Core<T,S>::poll | at /home/ci/.cargo/registry/src/\
-                 index.crates.io-6f17d22bba15001f/tokio-1.45.0/src/core.rs:331:17]",
+                 x/tokio-1.45.0/src/core.rs:331:17]",
                 "[4:     0x5581c0a2 - std::rt::lang_start]",
                 "5: shop::main",
                 "10: main",

@@ -148,7 +148,7 @@ impl Inner {
                 }
                 Err((misfit, ctx)) => {
                     span.record("run_id", shown(&ctx.run_id)).record("attempt", ctx.attempt);
-                    let (response, outcome) = misfit.response();
+                    let (response, outcome) = misfit.response(ctx.is_last(info.retries));
                     (response, ctx, outcome)
                 }
             };
@@ -367,7 +367,7 @@ fn failed(error: &RunError, is_last_attempt: bool) -> (Response<Body>, bool) {
 }
 
 impl Misfit {
-    fn response(&self) -> (Response<Body>, &'static str) {
+    fn response(&self, is_last_attempt: bool) -> (Response<Body>, &'static str) {
         match self {
             // The same bytes come with every attempt.
             Self::Call(error) => {
@@ -377,10 +377,15 @@ impl Misfit {
             }
             Self::Fetch(error) => {
                 let chain = error.chain();
-                tracing::warn!(
-                    error = chain,
-                    "the event or the steps could not be fetched, nothing has run"
-                );
+                const MESSAGE: &str =
+                    "the event or the steps could not be fetched, nothing has run";
+                match is_last_attempt {
+                    false => tracing::warn!(error = chain, "{MESSAGE}"),
+                    true => tracing::error!(
+                        error = chain,
+                        "{MESSAGE}, and nothing will: this was the last attempt"
+                    ),
+                }
                 let body = ErrorBody::new("ApiError", chain);
                 (response::error(StatusCode::INTERNAL_SERVER_ERROR, &body, true), "not_fetched")
             }

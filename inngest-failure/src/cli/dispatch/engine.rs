@@ -13,7 +13,7 @@ use super::super::{
 use crate::{
     __private::BoxFuture,
     dead_letter::{DeadLetter, DeadLetters, JsonLines},
-    dispatcher::{Dispatcher, HandlerRun, RunError},
+    dispatcher::{Dispatcher, HandlerRun, Rollback, RunError},
     error::BoxError,
     event::FailureEvent,
 };
@@ -135,12 +135,9 @@ impl Engine {
         let mut runs = if self.only.is_none() && again.is_empty() && before.is_empty() {
             self.dispatcher.dispatch(event.clone()).await.runs
         } else {
-            let retries = again.iter().map(|letter| self.dispatcher.retry(letter));
             let fresh = self.dispatcher.run_selected(&event, &fresh, &[]);
-            let (fresh, retried) =
-                futures_util::future::join(fresh, futures_util::future::join_all(retries)).await;
-            let retried = retried.into_iter().flatten();
-            retried.chain([fresh]).flat_map(|dispatch| dispatch.runs).collect()
+            let (fresh, retried) = futures_util::future::join(fresh, self.go_on(&again)).await;
+            retried.into_iter().chain(fresh.runs).collect()
         };
         runs.sort_by(|a, b| a.handler_id.cmp(&b.handler_id));
         let ledger_error = self.record(&event, &runs).await.err().map(|error| {
@@ -152,16 +149,47 @@ impl Engine {
             if self.earlier.contains(&key)
                 || again.iter().any(|letter| letter.handler_id == *handler_id)
             {
-                self.take_back(handler_id, event.id());
+                self.take_back(handler_id, event.id()).await;
             }
         }
         Done { run_id, runs, before, is_unhandled, ledger_error }
     }
 
+    /// Runs handlers that have failed for good once more: undos one after the other, in the order in which they had
+    /// failed, which is that of undoing.
+    async fn go_on(&self, letters: &[DeadLetter]) -> Vec<HandlerRun> {
+        let infos = self.dispatcher.handlers();
+        let is_undo = |letter: &&DeadLetter| {
+            infos.iter().any(|info| info.id == letter.handler_id && info.step.is_some())
+        };
+        let (mut undos, others): (Vec<_>, Vec<_>) = letters.iter().partition(is_undo);
+        undos.sort_by_key(|letter| letter.failed_at);
+        let others = others.into_iter().map(|letter| self.dispatcher.retry(letter));
+        let undos = async {
+            let mut runs = Vec::new();
+            for letter in undos {
+                let dispatch = self.dispatcher.retry(letter).await;
+                runs.extend(dispatch.into_iter().flat_map(|dispatch| dispatch.runs));
+                let stops = self.dispatcher.rollback() == Rollback::StopAtFirst;
+                if stops && runs.last().is_some_and(|run: &HandlerRun| run.result.is_err()) {
+                    break;
+                }
+            }
+            runs
+        };
+        let (others, undos) =
+            futures_util::future::join(futures_util::future::join_all(others), undos).await;
+        let others = others.into_iter().flatten().flat_map(|dispatch| dispatch.runs);
+        others.chain(undos).collect()
+    }
+
     /// Takes a letter back whose handler has succeeded since.
-    fn take_back(&self, handler_id: &str, event_id: &str) {
-        let Some(letters) = &self.letters else { return };
-        if let Err(error) = letters.remove_key(handler_id, event_id) {
+    async fn take_back(&self, handler_id: &str, event_id: &str) {
+        let Some(letters) = self.letters.clone() else { return };
+        let (handler, event) = (handler_id.to_owned(), event_id.to_owned());
+        let remove = move || letters.remove_key(&handler, &event);
+        let removed = tokio::task::spawn_blocking(remove).await;
+        if let Err(error) = removed.unwrap_or_else(|error| Err(io::Error::other(error))) {
             tracing::warn!(
                 handler_id,
                 %error,

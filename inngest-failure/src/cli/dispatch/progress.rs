@@ -7,7 +7,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{super::output::count, report::Report};
+use super::{
+    super::output::{count, say},
+    report::Report,
+};
 
 /// How often there is a line.
 const EVERY: Duration = Duration::from_secs(10);
@@ -59,7 +62,7 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_message(message),
             None => {
-                eprintln!("{message}");
+                say(&message);
                 self.said = Instant::now();
             }
         }
@@ -69,7 +72,7 @@ impl Progress {
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => say(line),
         }
     }
 

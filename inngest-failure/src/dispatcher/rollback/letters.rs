@@ -5,9 +5,9 @@ use std::{collections::HashSet, sync::Arc, time::SystemTime};
 use super::{LEFT, Reached, Tally, Undo, Undos, undo::undo_key};
 use crate::{
     dead_letter::{CompletedStep, DeadLetter},
-    event::FailureError,
+    event::{FailureError, FailureEvent},
     extract::Context,
-    registry::{CallError, rollback_id},
+    registry::rollback_id,
     step::Pass,
     trace::{Plan, hash},
 };
@@ -48,24 +48,26 @@ impl Undos {
                 None => (format!("{}/{step}", rollback_id(cx.event().function_id())), Some(0)),
             };
             let steps = steps(&plan.only(step), &completed);
-            self.put(cx, handler_id, error, attempts, steps).await;
+            self.put(cx.event(), handler_id, error, attempts, steps).await;
         }
     }
 
-    /// Writes the dead letters of a rollback that did not get as far as to undo anything.
-    pub(super) async fn bury_all(&self, cx: &Context, undos: &[&Undo], error: &CallError) {
-        if self.letters.is_empty() {
-            return;
-        }
-        let (CallError::Failed(error) | CallError::Rejected(error)) = error;
-        for undo in undos {
-            self.put(cx, undo.context.id.clone(), error.describe(), Some(0), Vec::new()).await;
+    /// Writes the dead letters of a rollback that did not get to its end.
+    pub(in crate::dispatcher) async fn bury_all(
+        &self,
+        event: &FailureEvent,
+        undos: &[&Undo],
+        error: &FailureError,
+    ) {
+        for undo in undos.iter().filter(|_| !self.letters.is_empty()) {
+            let id = undo.context.id.clone();
+            self.put(event, id, error.clone(), Some(0), Vec::new()).await;
         }
     }
 
     async fn put(
         &self,
-        cx: &Context,
+        event: &FailureEvent,
         handler_id: String,
         error: FailureError,
         attempts: Option<u32>,
@@ -73,7 +75,7 @@ impl Undos {
     ) {
         let letter = DeadLetter {
             handler_id,
-            event: cx.event().clone(),
+            event: event.clone(),
             error,
             attempts,
             failed_at: SystemTime::now(),

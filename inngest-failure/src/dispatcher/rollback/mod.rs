@@ -19,7 +19,7 @@ use crate::{
     __private::BoxFuture,
     dead_letter::Sinks,
     error::HandlerError,
-    event::FailureError,
+    event::{FailureError, FailureEvent},
     extract::Context,
     panic::drop_caught,
     registry::CallError,
@@ -123,7 +123,7 @@ impl Undos {
             let Some(pass) = cx.pass() else {
                 return Err(failed("the rollback was called without steps"));
             };
-            let undos = self.of(cx, tally);
+            let undos = self.of(cx.event(), tally);
             if undos.is_empty() && !pass.remembers("plan") {
                 // The server chose it by the function alone.
                 return Ok(json!({ "undone": [], "note": "no undo is for an error of this name" }));
@@ -132,7 +132,8 @@ impl Undos {
                 Ok(plan) => plan,
                 Err(error) => {
                     // As much as a handler that fails outside of its steps: it is not tried again.
-                    self.bury_all(cx, &undos, &error).await;
+                    let (CallError::Failed(why) | CallError::Rejected(why)) = &error;
+                    self.bury_all(cx.event(), &undos, &why.describe()).await;
                     return Err(error);
                 }
             };
@@ -164,8 +165,8 @@ impl Undos {
     }
 
     /// Those that take this failure, or that are asked for.
-    fn of(&self, cx: &Context, tally: Option<&Tally<'_>>) -> Vec<&Undo> {
-        let subject = Subject::from(cx.event());
+    pub(super) fn of(&self, event: &FailureEvent, tally: Option<&Tally<'_>>) -> Vec<&Undo> {
+        let subject = Subject::from(event);
         let is_meant = |undo: &&Undo| match tally.and_then(|tally| tally.only.as_ref()) {
             Some(only) => only.contains(&undo.context.id.as_str()),
             None => undo.selector.matches(subject),
@@ -242,7 +243,7 @@ impl Undos {
         result: Result<Value, RunError>,
         elapsed: Duration,
     ) -> Vec<HandlerRun> {
-        let undos = self.of(cx, Some(&tally));
+        let undos = self.of(cx.event(), Some(&tally));
         let mut noted = tally.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let whole = result.err();
         let described = whole.as_ref().map(RunError::describe);
