@@ -4,6 +4,8 @@ mod backoff;
 mod builder;
 mod hint;
 mod limits;
+mod once;
+mod outcome;
 mod report;
 mod rollback;
 mod run;
@@ -20,14 +22,17 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 use tracing::Instrument;
 
 use self::hint::Hints;
-#[cfg(any(feature = "serve", feature = "sdk"))]
-pub(crate) use self::run::{Called, Look, outcome};
 pub use self::{
     backoff::Backoff,
     builder::DispatcherBuilder,
     report::{Dispatch, HandlerRun, RunError, UnknownHandler},
     rollback::Rollback,
     service::DispatchFuture,
+};
+#[cfg(any(feature = "serve", feature = "sdk"))]
+pub(crate) use self::{
+    outcome::{Look, outcome},
+    run::Called,
 };
 #[cfg(any(feature = "serve", feature = "sdk"))]
 use crate::selector::Selector;

@@ -6,25 +6,27 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant as Deadline};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant as Deadline};
 use tracing::{Instrument, Span, field::Empty};
 
+#[cfg(any(feature = "serve", feature = "sdk"))]
+use super::outcome::{SUCCEEDED, outcome_of};
 use super::{
     Backoff, HandlerRun, Rollback, RunError,
     limits::Limits,
+    once::{Running, blocking, flatten, within},
+    outcome::{Look, outcome},
     rollback::{Tally, Undo, Undos},
 };
 #[cfg(feature = "api")]
 use crate::api::Api;
 use crate::{
-    __private::BoxFuture,
     dead_letter::{CompletedStep, DeadLetter, Sinks},
-    error::{HandlerError, ParseError},
     event::FailureEvent,
     extract::{Context, HandlerContext, States},
     metrics,
-    panic::{self, Caught, Panic, catch},
-    registry::{BlockingCall, Call, CallError, HandlerInfo, Wired},
+    panic::{self, Caught, Panic},
+    registry::{Call, CallError, HandlerInfo, Wired},
     step::{Driven, Ended, Failing, Memory, Pass, drive},
     trace::Traces,
 };
@@ -425,28 +427,6 @@ impl Handler {
     }
 }
 
-/// Calls a handler that takes no steps, and waits for a plain `fn` whose time is over.
-pub(super) async fn call_once(
-    call: Call,
-    cx: &Context,
-    timeout: Option<Duration>,
-) -> Result<Value, RunError> {
-    let deadline = timeout.and_then(|timeout| Deadline::now().checked_add(timeout));
-    match call {
-        Call::Async(call) => match within(deadline, || Caught::new(call(cx))).await {
-            Some(result) => flatten(result),
-            None => Err(RunError::TimedOut),
-        },
-        Call::Blocking(call) => {
-            let (result, still_running) = blocking(call, cx, deadline, None).await;
-            if let Some(running) = still_running {
-                running.end().await;
-            }
-            result
-        }
-    }
-}
-
 /// As many steps as Inngest allows a run.
 const MAX_STEPS: usize = 1000;
 
@@ -504,136 +484,6 @@ pub(crate) struct Called {
     pub(crate) steps: Option<Ended>,
 }
 
-/// Runs a plain `fn` on the blocking pool.
-async fn blocking(
-    call: for<'a> fn(&'a Context) -> BoxFuture<'a, Result<BlockingCall, CallError>>,
-    cx: &Context,
-    deadline: Option<Deadline>,
-    permit: Option<OwnedSemaphorePermit>,
-) -> (Result<Value, RunError>, Option<Running>) {
-    let call = match within(deadline, || Caught::new(call(cx))).await {
-        Some(Ok(Ok(call))) => call,
-        Some(Ok(Err(error))) => return (Err(error.into()), None),
-        Some(Err(panic)) => return (Err(panic.into()), None),
-        None => return (Err(RunError::TimedOut), None),
-    };
-    let span = Span::current();
-    let mut running = Running::start(move || {
-        let _permit = permit;
-        span.in_scope(|| catch(call))
-    });
-    let result = within(deadline, || &mut running.task).await;
-    let Some(result) = result else {
-        running.task.abort(); // which keeps it from starting, if it still waits for a thread
-        return (Err(RunError::TimedOut), Some(running));
-    };
-    running.ended = true;
-    let result = result.unwrap_or_else(|_| {
-        // `catch` leaves no panic to the pool: the runtime shut down before the call began.
-        let error = HandlerError::from("the runtime shut down before the handler could run");
-        Ok(Err(CallError::Failed(error)))
-    });
-    (flatten(result), None)
-}
-
-/// A plain `fn` on the blocking pool, which nothing can stop.
-struct Running {
-    task: JoinHandle<Result<Result<Value, CallError>, Panic>>,
-    ended: bool,
-}
-
-impl Running {
-    fn start(
-        run: impl FnOnce() -> Result<Result<Value, CallError>, Panic> + Send + 'static,
-    ) -> Self {
-        Self { task: tokio::task::spawn_blocking(run), ended: false }
-    }
-
-    /// Waits until it has returned; what it returned no longer counts.
-    async fn end(mut self) {
-        let returned = (&mut self.task).await;
-        self.ended = true;
-        panic::drop_caught(returned);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.ended && !self.task.is_finished() {
-            self.task.abort(); // which keeps it from starting, if it still waits for a thread
-            tracing::warn!(
-                "a plain `fn` can't be stopped: if it has started it runs to its end, and its result is lost"
-            );
-        }
-    }
-}
-
-/// `None` if the time is over first.
-async fn within<F: Future>(
-    deadline: Option<Deadline>,
-    future: impl FnOnce() -> F,
-) -> Option<F::Output> {
-    match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, future()).await.ok(),
-        None => Some(future().await),
-    }
-}
-
-pub(super) fn flatten(result: Result<Result<Value, CallError>, Panic>) -> Result<Value, RunError> {
-    match result {
-        Ok(result) => result.map_err(RunError::from),
-        Err(panic) => Err(panic.into()),
-    }
-}
-
-impl From<CallError> for RunError {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Rejected(error) => {
-                error.downcast::<ParseError>().map_or_else(Self::Failed, Self::Payload)
-            }
-            CallError::Failed(error) => Self::Failed(error),
-        }
-    }
-}
-
-impl From<Panic> for RunError {
-    fn from(Panic { message, location }: Panic) -> Self {
-        Self::Panicked { message, location }
-    }
-}
-
-/// What an error says of itself. It is the user's own, so that to look at it may panic.
-pub(crate) struct Look {
-    pub(crate) message: String,
-    pub(crate) is_retriable: bool,
-    pub(crate) delay: Option<Duration>,
-}
-
-impl Look {
-    pub(crate) fn at(error: &RunError) -> Self {
-        let look = || Self {
-            message: error.to_string(),
-            is_retriable: match error {
-                RunError::Failed(error) => error.is_retriable(),
-                RunError::TimedOut | RunError::Panicked { .. } => true,
-                RunError::Payload(_) | RunError::RateLimited => false,
-            },
-            delay: match error {
-                RunError::Failed(error) => error.retry_delay(),
-                _ => None,
-            },
-        };
-        catch(look).unwrap_or_else(|Panic { message, location }| Self {
-            message: format!(
-                "an error that panicked at {location} when it was looked at: {message}"
-            ),
-            is_retriable: true,
-            delay: None,
-        })
-    }
-}
-
 /// Leaves a line in the log if the handler is dropped before it has ended.
 struct Unfinished<'a> {
     span: &'a Span,
@@ -654,22 +504,5 @@ impl Drop for Unfinished<'_> {
                 ),
             });
         }
-    }
-}
-
-const SUCCEEDED: &str = "succeeded";
-
-/// The run's outcome as a span field.
-pub(crate) fn outcome(result: &Result<Value, RunError>) -> &'static str {
-    result.as_ref().map_or_else(outcome_of, |_| SUCCEEDED)
-}
-
-fn outcome_of(error: &RunError) -> &'static str {
-    match error {
-        RunError::Failed(_) => "failed",
-        RunError::Payload(_) => "payload",
-        RunError::TimedOut => "timed_out",
-        RunError::Panicked { .. } => "panicked",
-        RunError::RateLimited => "rate_limited",
     }
 }

@@ -13,7 +13,8 @@ use super::Tally;
 use crate::{
     dispatcher::{
         RunError,
-        run::{Look, call_once, flatten, outcome},
+        once::{call_once, flatten},
+        outcome::{Look, outcome},
     },
     error::{HandlerError, StepError},
     event::FailureError,
