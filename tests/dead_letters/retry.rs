@@ -468,3 +468,68 @@ async fn a_letter_of_an_undo_that_an_endpoint_has_written_is_tried_again_in_proc
         assert_eq!(seen.take(), did);
     }
 }
+
+/// Traces that come once, with an output that does not travel with the plan; then the source panics.
+struct Once(std::sync::atomic::AtomicBool);
+
+impl TraceSource for Once {
+    fn trace<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<RunTrace, TraceError>> {
+        assert!(!self.0.swap(true, std::sync::atomic::Ordering::Relaxed), "{}", crate::PANIC);
+        let hash = sha1_smol::Sha1::from("weigh").digest().to_string();
+        let time = "2026-11-22T21:00:01.000Z";
+        let step = json!({ "name": "weigh", "stepId": hash, "status": "COMPLETED", "startedAt": time, "endedAt": time,
+            "output": { "data": "x".repeat(600 * 1024) } });
+        let root = json!({ "name": "Run", "status": "FAILED", "children": [step] });
+        let answer = json!({ "data": { "runId": run_id, "rootSpan": root } }).to_string();
+        Box::pin(async move { answer.parse().map_err(TraceError::other) })
+    }
+}
+
+#[on_failure(function = "sell", step = "weigh", retries = 0)]
+async fn unweigh(
+    weighed: StepOutput<String>,
+    step: Step,
+    State(seen): State<Seen>,
+    State(bank): State<Bank>,
+) -> Outcome {
+    step.run("clear", async || {
+        seen.note(format!("clear {}", weighed.len()));
+        Ok::<_, HandlerError>(())
+    })
+    .await?;
+    step.run("settle", async || bank.ask()).await?;
+    Ok(())
+}
+
+#[on_failure(function = "sell", step = "other", retries = 0)]
+async fn unrelated() {}
+
+/// What a letter says of completed steps is not lost with the next one, wherever the rollback ends.
+#[tokio::test]
+async fn a_rollback_that_panics_outside_of_its_steps_leaves_its_letter_with_the_steps() {
+    let handlers = || handlers![unweigh, unrelated];
+    let (World { seen, kept, .. }, builder) = world();
+    let first = builder.register(handlers()).trace_source(Once(false.into())).build().unwrap();
+    first.dispatch(failure("shop-sell").build()).await;
+    assert_eq!(seen.take(), ["clear 614400"]);
+    let letter = through_text(&kept.one());
+
+    let (second, builder) = world();
+    let dispatcher = builder.register(handlers()).trace_source(Once(true.into())).build().unwrap();
+    let report = dispatcher.retry(&letter).await.unwrap();
+    assert!(!report.is_ok(), "{report:?}");
+    let again = through_text(&second.kept.one());
+    assert_eq!(again.handler_id, "shop-sell-rollback/weigh");
+    assert!(again.error.message.contains(crate::PANIC), "{}", again.error.message);
+    let names = |letter: &DeadLetter| -> Vec<String> {
+        letter.steps.iter().map(|step| step.step_id.clone()).collect()
+    };
+    assert_eq!(names(&again), names(&letter));
+
+    let (third, builder) = world();
+    third.bank.open();
+    let dispatcher = builder.register(handlers()).trace_source(Once(false.into())).build().unwrap();
+    assert!(dispatcher.retry(&again).await.unwrap().is_ok());
+    // What was cleared is not cleared again.
+    assert!(third.seen.take().is_empty() && second.seen.take().is_empty());
+}

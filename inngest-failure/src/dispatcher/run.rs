@@ -170,7 +170,8 @@ impl Handler {
             && !self.letters.is_empty()
         {
             let steps = || memory.map_or_else(Vec::new, |memory| memory.completed());
-            Box::pin(self.bury(cx.event(), error, attempts, steps).instrument(span.clone())).await;
+            Box::pin(self.bury(cx.event(), error, attempts, steps, tally).instrument(span.clone()))
+                .await;
         }
         HandlerRun { handler_id: self.context.id.clone(), result, attempts, elapsed }
     }
@@ -182,6 +183,7 @@ impl Handler {
         error: &RunError,
         attempts: u32,
         steps: impl FnOnce() -> Vec<CompletedStep>,
+        tally: Option<&Tally<'_>>,
     ) {
         // A run that did not take place is what a rate limit is for.
         if self.letters.is_empty() || matches!(error, RunError::RateLimited) {
@@ -190,7 +192,8 @@ impl Handler {
         if let Runs::Rollback(undos) = &self.runs {
             // If it came to its end it has written those of its undos.
             if !matches!(error, RunError::Failed(_)) {
-                undos.bury_all(event, &undos.of(event, None), &error.describe()).await;
+                let meant = undos.of(event, tally);
+                undos.bury_all(event, &meant, &error.describe(), &steps()).await;
             }
             return;
         }
@@ -217,7 +220,7 @@ impl Handler {
         self.counts.run(result.map_or_else(outcome_of, |()| SUCCEEDED));
         if let Err(error) = result {
             let steps = || pass.map(Pass::completed).unwrap_or_default();
-            self.bury(event, error, attempts, steps).await;
+            self.bury(event, error, attempts, steps, None).await;
         }
     }
 

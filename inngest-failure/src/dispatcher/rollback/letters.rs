@@ -58,10 +58,11 @@ impl Undos {
         event: &FailureEvent,
         undos: &[&Undo],
         error: &FailureError,
+        steps: &[CompletedStep],
     ) {
         for undo in undos.iter().filter(|_| !self.letters.is_empty()) {
             let id = undo.context.id.clone();
-            self.put(event, id, error.clone(), Some(0), Vec::new()).await;
+            self.put(event, id, error.clone(), Some(0), steps.to_vec()).await;
         }
     }
 

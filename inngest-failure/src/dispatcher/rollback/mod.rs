@@ -133,7 +133,8 @@ impl Undos {
                 Err(error) => {
                     // As much as a handler that fails outside of its steps: it is not tried again.
                     let (CallError::Failed(why) | CallError::Rejected(why)) = &error;
-                    self.bury_all(cx.event(), &undos, &why.describe()).await;
+                    let completed = pass.completed();
+                    self.bury_all(cx.event(), &undos, &why.describe(), &completed).await;
                     return Err(error);
                 }
             };
