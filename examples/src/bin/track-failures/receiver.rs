@@ -26,7 +26,7 @@ pub(crate) struct Receiver {
 }
 
 /// What was received and is not yet shown.
-type Received = Arc<Mutex<String>>;
+type Received = Arc<Mutex<Vec<String>>>;
 
 impl Receiver {
     /// Listens on a port that is free, for nobody but this machine.
@@ -48,7 +48,11 @@ impl Receiver {
 
     /// What was received since this was last asked for, as one would read it.
     pub(crate) fn received(&self) -> String {
-        mem::take(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut received =
+            mem::take(&mut *self.received.lock().unwrap_or_else(PoisonError::into_inner));
+        // The two are told at the same time: in which order they hear of it is chance.
+        received.sort();
+        received.concat()
     }
 }
 
@@ -83,7 +87,7 @@ fn note(received: &Received, by: &str, body: &[u8]) -> bool {
     let Ok(body) = serde_json::from_slice(body) else { return false };
     let mut shown = format!("  received by {by}\n");
     show(&body, "", 4, &mut shown);
-    received.lock().unwrap_or_else(PoisonError::into_inner).push_str(&shown);
+    received.lock().unwrap_or_else(PoisonError::into_inner).push(shown);
     true
 }
 
