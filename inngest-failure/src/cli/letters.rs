@@ -168,12 +168,27 @@ fn show(letter: &DeadLetter) -> Result<String, Fatal> {
     Ok(serde_json::to_string_pretty(&shown)? + "\n")
 }
 
-/// What is said if there is none of them.
-fn none(which: &args::Which) -> String {
-    match &which.handler {
+/// Letters that something is about to be done to.
+struct Begun<'a> {
+    wanted: Wanted<'a>,
+    number: u64,
+    /// Nobody else retries or drops meanwhile.
+    _lock: File,
+}
+
+/// Looks which letters are meant. Says so if there is none.
+fn begin<'a>(file: &JsonLines, which: &'a args::Which) -> Result<Option<Begun<'a>>, Fatal> {
+    let _lock = lock(file)?;
+    let wanted = Wanted::of(which);
+    let number = wanted.check(file)?;
+    if number > 0 {
+        return Ok(Some(Begun { wanted, number, _lock }));
+    }
+    output::print(&match &which.handler {
         Some(handler) => format!("no dead letters of handler `{handler}`\n"),
         None => "no dead letters\n".to_owned(),
-    }
+    })?;
+    Ok(None)
 }
 
 /// Nobody else retries or drops letters of this file as long as this is kept.
@@ -207,12 +222,7 @@ async fn drop_letters(
     which: &args::Which,
     ledger: &Path,
 ) -> Result<Outcome, Fatal> {
-    let _lock = lock(file)?;
-    let wanted = Wanted::of(which);
-    if wanted.check(file)? == 0 {
-        output::print(&none(which))?;
-        return Ok(Outcome::Well);
-    }
+    let Some(Begun { wanted, _lock, .. }) = begin(file, which)? else { return Ok(Outcome::Well) };
     let ledger = open_ledger(ledger)?;
     let mut is_well = true;
     for letter in wanted.letters(file)? {

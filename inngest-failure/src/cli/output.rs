@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::Fatal;
+use crate::event::is_obeyed;
 
 /// A terminal of fewer columns than this has no room for everything.
 const WIDE: u16 = 120;
@@ -82,12 +83,6 @@ pub(super) fn escaped(json: &str) -> String {
         }
     }
     escaped
-}
-
-/// Control characters, and those that turn the direction of text.
-fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `1 failure`, `2 failures`.

@@ -249,7 +249,7 @@ impl DispatcherBuilder {
         #[cfg(not(any(feature = "serve", feature = "sdk")))]
         drop(functions);
         #[cfg(any(feature = "serve", feature = "sdk"))]
-        let apps = super::Apps {
+        let apps = super::hosted::Apps {
             #[cfg(feature = "serve")]
             default: self.app,
             of_handlers: wired.iter().map(|wired| wired.app.clone()).collect(),

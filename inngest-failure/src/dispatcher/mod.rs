@@ -3,6 +3,8 @@
 mod backoff;
 mod builder;
 mod hint;
+#[cfg(any(feature = "serve", feature = "sdk"))]
+mod hosted;
 mod limits;
 mod once;
 mod outcome;
@@ -19,9 +21,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use self::hint::Hints;
+#[cfg(feature = "serve")]
+pub(crate) use self::hosted::FailedApp;
 pub use self::{
     backoff::Backoff,
     builder::DispatcherBuilder,
@@ -34,10 +38,6 @@ pub(crate) use self::{
     outcome::{Look, outcome},
     run::Called,
 };
-#[cfg(any(feature = "serve", feature = "sdk"))]
-use crate::selector::Selector;
-#[cfg(any(feature = "serve", feature = "sdk"))]
-use crate::{api::Api, step::Pass};
 use crate::{
     dead_letter::{CompletedStep, DeadLetter, Sinks},
     error::ParseError,
@@ -118,26 +118,7 @@ struct Inner {
     has_trace_source: bool,
     /// What the serving of these handlers has to know of the failed functions' apps.
     #[cfg(any(feature = "serve", feature = "sdk"))]
-    apps: Apps,
-}
-
-/// The apps of the failed functions.
-#[cfg(any(feature = "serve", feature = "sdk"))]
-struct Apps {
-    /// The dispatcher's own `app`.
-    #[cfg(feature = "serve")]
-    default: Option<String>,
-    /// The handlers' apps, in their order.
-    of_handlers: Vec<Option<String>>,
-}
-
-/// Why an app counts as one whose functions fail.
-#[cfg(feature = "serve")]
-pub(crate) enum FailedApp<'a> {
-    /// It is the dispatcher's `app`.
-    Default,
-    /// It is the app of this handler's function.
-    Of(&'a HandlerInfo),
+    apps: hosted::Apps,
 }
 
 impl Dispatcher {
@@ -169,12 +150,7 @@ impl Dispatcher {
     /// is logged as a warning. What is remembered of steps is lost: dispatched again, they run again.
     pub async fn dispatch(&self, event: FailureEvent) -> Dispatch {
         let inner = &*self.inner;
-        // The highest level, so that a line of any level says which failure it is about.
-        let span = tracing::error_span!(
-            "dispatch",
-            function_id = shown(event.function_id()),
-            run_id = shown(event.run_id()),
-        );
+        let span = span(&event);
         let selection = inner.index.select(Subject::from(&event));
         inner.counts.count(event.kind());
         if selection.unhandled {
@@ -241,25 +217,6 @@ impl Dispatcher {
         Ok(self.run_selected(&letter.event, &[handler], &letter.steps).await)
     }
 
-    /// The handlers that take the failure, by their places, and whether it is unhandled.
-    #[cfg(feature = "cli")]
-    pub(crate) fn select(&self, event: &FailureEvent) -> (Vec<usize>, bool) {
-        let selection = self.inner.index.select(Subject::from(event));
-        (selection.handlers.to_vec(), selection.unhandled)
-    }
-
-    /// What becomes of the other undos when one has failed for good.
-    #[cfg(feature = "cli")]
-    pub(crate) fn rollback(&self) -> Rollback {
-        self.inner.rollback
-    }
-
-    /// The app whose functions the handlers mean that name none.
-    #[cfg(feature = "cli")]
-    pub(crate) fn app(&self) -> Option<&str> {
-        self.inner.apps.default.as_deref()
-    }
-
     /// Runs these of the handlers, by their places, with these steps completed.
     pub(crate) async fn run_selected(
         &self,
@@ -268,11 +225,7 @@ impl Dispatcher {
         steps: &[CompletedStep],
     ) -> Dispatch {
         let inner = &*self.inner;
-        let span = tracing::error_span!(
-            "dispatch",
-            function_id = shown(event.function_id()),
-            run_id = shown(event.run_id()),
-        );
+        let span = span(event);
         let mut units: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
         for &handler in selected {
             units.entry(inner.units[handler]).or_default().push(&inner.infos[handler].id);
@@ -325,127 +278,6 @@ impl Dispatcher {
         Ok(self.dispatch(event).await)
     }
 
-    /// The handlers as functions of Inngest: those that undo steps of one function are one.
-    #[cfg(any(feature = "serve", feature = "sdk"))]
-    pub(crate) fn functions(&self) -> &[HandlerInfo] {
-        &self.inner.functions
-    }
-
-    /// Makes one attempt of one function, and nothing else: see [`run::Handler::call`].
-    #[cfg(feature = "serve")]
-    pub(crate) async fn call(
-        &self,
-        handler: usize,
-        event: FailureEvent,
-        attempt: u32,
-        max_attempts: Option<u32>,
-        pass: Option<Arc<Pass>>,
-        api: &Api,
-    ) -> Called {
-        let handler = &self.inner.handlers[handler];
-        handler.call(event, attempt, max_attempts, pass, Some(api), None).await
-    }
-
-    /// Notes that a run that Inngest has called is over.
-    #[cfg(any(feature = "serve", feature = "sdk"))]
-    pub(crate) async fn end(
-        &self,
-        handler: usize,
-        event: &FailureEvent,
-        result: Result<(), &RunError>,
-        attempts: u32,
-        pass: Option<&Pass>,
-    ) {
-        self.inner.handlers[handler].end(event, result, attempts, pass).await;
-    }
-
-    /// The same within the handler's own limits, which no server keeps; `None` if its rate limit lets no run start.
-    #[cfg(feature = "sdk")]
-    pub(crate) async fn call_within_limits(
-        &self,
-        handler: usize,
-        event: FailureEvent,
-        attempt: u32,
-        pass: Option<Arc<Pass>>,
-    ) -> Option<Called> {
-        let handler = &self.inner.handlers[handler];
-        let limits = handler.limits();
-        // The first call of a run, if the handler has no steps. With some it has neither a throttle nor a rate limit.
-        if attempt == 0 && !limits.admit().await {
-            return None;
-        }
-        let permit = limits.permit().await;
-        Some(handler.call(event, attempt, None, pass, None, permit).await)
-    }
-
-    /// The handler's selector, and the failed function's app, if that is known.
-    #[cfg(any(feature = "serve", feature = "sdk"))]
-    pub(crate) fn target(&self, function: usize) -> (&Selector, Option<&str>) {
-        let of_function = |unit: &usize| *unit == function;
-        let handler = self.inner.units.iter().position(of_function).unwrap_or_default();
-        let app = self.inner.apps.of_handlers[handler].as_deref();
-        (&self.inner.index.selectors()[handler], app)
-    }
-
-    /// Whether the function undoes steps.
-    #[cfg(feature = "serve")]
-    pub(crate) fn is_rollback(&self, function: usize) -> bool {
-        self.inner.handlers[function].is_rollback()
-    }
-
-    /// Whether the handler takes steps.
-    #[cfg(any(feature = "serve", feature = "sdk"))]
-    pub(crate) fn takes_steps(&self, handler: usize) -> bool {
-        self.inner.handlers[handler].takes_steps()
-    }
-
-    /// The API that the dispatcher was given.
-    #[cfg(any(feature = "serve", feature = "sdk"))]
-    pub(crate) fn api(&self) -> Option<&Api> {
-        self.inner.tools.api.as_ref()
-    }
-
-    /// Whether the dispatcher was given a trace source.
-    #[cfg(feature = "testing")]
-    pub(crate) fn has_trace_source(&self) -> bool {
-        self.inner.has_trace_source
-    }
-
-    /// Whether some handler is for failures of this app, as far as is known: why, if so.
-    #[cfg(feature = "serve")]
-    pub(crate) fn is_failed_app(&self, app: &str) -> Option<FailedApp<'_>> {
-        let Apps { default, of_handlers } = &self.inner.apps;
-        if default.as_deref() == Some(app) {
-            return Some(FailedApp::Default);
-        }
-        let selectors = self.inner.index.selectors();
-        let names = |i: &usize| match &of_handlers[*i] {
-            Some(named) => named == app,
-            None => selectors[*i].may_name_app(app),
-        };
-        (0..selectors.len()).find(names).map(|i| FailedApp::Of(&self.inner.infos[i]))
-    }
-
-    /// Whether there is a handler for failures of functions that none names.
-    #[cfg(any(feature = "serve", feature = "sdk"))]
-    pub(crate) fn takes_unnamed(&self) -> bool {
-        self.inner.index.selectors().iter().any(|selector| !selector.names_functions())
-    }
-
-    /// Whether the handler's selector takes the failure.
-    #[cfg(any(feature = "serve", feature = "sdk"))]
-    pub(crate) fn takes(&self, handler: usize, event: &FailureEvent) -> bool {
-        let subject = Subject::from(event);
-        if self.inner.handlers[handler].is_rollback() {
-            // Its trigger says nothing of errors: each undo looks at them by itself.
-            let (selector, _) = self.target(handler);
-            let any = Selector { error: None, cancelled: true, ..selector.clone() };
-            return any.matches(subject);
-        }
-        let selection = self.inner.index.select(subject);
-        selection.handlers.iter().any(|&i| self.inner.units[i] == handler)
-    }
-
     fn warn_of_unhandled(&self, event: &FailureEvent) {
         if !tracing::enabled!(tracing::Level::WARN) {
             return;
@@ -458,6 +290,15 @@ impl Dispatcher {
             "unhandled failure: no handler that names the function takes it, and no fallback",
         );
     }
+}
+
+/// The span of a dispatch: of the highest level, so that a line of any level says which failure it is about.
+fn span(event: &FailureEvent) -> Span {
+    tracing::error_span!(
+        "dispatch",
+        function_id = shown(event.function_id()),
+        run_id = shown(event.run_id()),
+    )
 }
 
 /// The runs of all handlers, sorted by their ids.

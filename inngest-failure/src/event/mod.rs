@@ -28,6 +28,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 pub(crate) use self::error_body::ErrorBody;
+#[cfg(feature = "cli")]
+pub(crate) use self::report::is_obeyed;
 #[cfg(feature = "serve")]
 pub(crate) use self::{call::call_from_str, text::place};
 pub use self::{

@@ -140,7 +140,7 @@ fn clean(text: &str) -> String {
             '\t' => cleaned.push(' '),
             '\u{1b}' => skip_sequence(&mut chars),
             '\u{9b}' => skip_control_sequence(&mut chars),
-            char if char.is_control() || is_direction(char) => {}
+            char if is_obeyed(char) => {}
             char => cleaned.push(char),
         }
     }
@@ -186,9 +186,10 @@ fn skip_control_sequence(chars: &mut Peekable<Chars<'_>>) {
     chars.next_if(|char| matches!(char, '@'..='~'));
 }
 
-/// Whether it breaks a line, or turns the direction of what follows, in the eyes of Unicode alone.
-fn is_direction(char: char) -> bool {
-    matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether a terminal might obey the character: it is a control character, or turns the direction of text.
+pub(crate) fn is_obeyed(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -55,10 +55,11 @@ pub fn handler_error(error: DevError) -> HandlerError {
     }
 }
 
-/// The answer of a handler that failed.
-pub(super) fn failed(error: &RunError, is_last: bool) -> Error {
+/// The answer of a handler that failed, and whether it has failed for good.
+pub(super) fn failed(error: &RunError, is_last: bool) -> (Error, bool) {
     let Look { message, is_retriable, delay } = Look::at(error);
-    if is_retriable && !is_last {
+    let is_over = !is_retriable || is_last;
+    if !is_over {
         tracing::warn!(error = message, wait = ?delay, "handler failed, Inngest will try it again");
     } else {
         tracing::error!(error = message, "handler failed for good");
@@ -66,7 +67,7 @@ pub(super) fn failed(error: &RunError, is_last: bool) -> Error {
     let described = error.describe();
     answer(Answer::error(&ErrorBody::of(&described), is_retriable, delay));
     // What the SDK has no field for is in the message, which is the whole chain.
-    sdk_error(message, described.stack, is_retriable, delay)
+    (sdk_error(message, described.stack, is_retriable, delay), is_over)
 }
 
 /// Notes the answer of a step that failed and is to be tried again, for which the SDK has less to say.

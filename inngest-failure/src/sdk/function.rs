@@ -15,7 +15,7 @@ use tracing::{Instrument, field::Empty};
 
 use super::error::{self, LostData};
 use crate::{
-    dispatcher::{Called, Dispatcher, Look, RunError, outcome, shown},
+    dispatcher::{Called, Dispatcher, RunError, outcome, shown},
     event::FailureEvent,
     panic::drop_caught,
     step::{Carried, Ended, Handover, Pass, StepFault},
@@ -153,18 +153,22 @@ impl Call {
             return (Err(hand_over(handover)), outcome);
         }
         let outcome = outcome(&result);
-        let is_over =
-            result.as_ref().map_or_else(|error| is_last || !Look::at(error).is_retriable, |_| true);
-        if is_over {
-            let result = result.as_ref().map(|_| ());
-            dispatcher.end(handler, &event, result, attempt + 1, pass.as_deref()).await;
+        let attempts = attempt + 1;
+        match result {
+            Ok(value) => {
+                dispatcher.end(handler, &event, Ok(()), attempts, None).await;
+                (Ok(value), outcome)
+            }
+            Err(error) => {
+                let (answer, is_over) = error::failed(&error, is_last);
+                if is_over {
+                    let pass = pass.as_deref();
+                    dispatcher.end(handler, &event, Err(&error), attempts, pass).await;
+                }
+                drop_caught(error);
+                (Err(answer), outcome)
+            }
         }
-        let answer = result.map_err(|error| {
-            let answer = error::failed(&error, is_last);
-            drop_caught(error);
-            answer
-        });
-        (answer, outcome)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Inngest's operations, each an item of the array that a call is answered with.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -11,7 +11,10 @@ use super::{
     op::{Op, Until},
     pass::Met,
 };
-use crate::event::{ErrorBody, FailureError};
+use crate::{
+    dead_letter::rfc3339,
+    event::{ErrorBody, FailureError},
+};
 
 /// What a call has come to if the handler has not come to its end.
 pub(crate) struct Report {
@@ -117,9 +120,7 @@ impl Until {
         match self {
             Self::After(duration) => duration_text(duration),
             // `Step` takes no time that has no such text but one before the epoch, which is over anyway.
-            Self::At(time) => {
-                humantime::format_rfc3339_millis(time.max(SystemTime::UNIX_EPOCH)).to_string()
-            }
+            Self::At(time) => rfc3339(time),
         }
     }
 }

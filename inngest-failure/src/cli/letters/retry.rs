@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{Wanted, line, lock, none, open_ledger, remove, tell};
+use super::{Begun, Wanted, begin, line, open_ledger, remove, tell};
 use crate::{
     cli::{
         Fatal, Outcome, Program, args,
@@ -30,13 +30,9 @@ pub(super) async fn retry(
     which: &args::Which,
     ledger: &Path,
 ) -> Result<Outcome, Fatal> {
-    let _lock = lock(file)?;
-    let wanted = Wanted::of(which);
-    let number = wanted.check(file)?;
-    if number == 0 {
-        output::print(&none(which))?;
+    let Some(Begun { wanted, number, _lock }) = begin(file, which)? else {
         return Ok(Outcome::Well);
-    }
+    };
     // The letter of one that fails again goes to the same file. The program's own may have it as well.
     let own = builder.json_lines().filter(|own| own.path() != file.path()).cloned();
     let own =
