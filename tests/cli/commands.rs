@@ -1,17 +1,12 @@
 //! What each command says, and what a user is told who makes a mistake.
 
-use crate::{LEDGER, Place, checkouts};
+use crate::{LEDGER, Place, cells, checkouts};
 
 #[test]
 fn handlers_are_listed() {
     let place = Place::new();
     let ended = place.run(&["handlers"]);
-    let lines: Vec<Vec<&str>> = ended
-        .well()
-        .lines()
-        .filter(|line| line.starts_with('│'))
-        .map(|line| line.trim_matches('│').split('┆').map(str::trim).collect())
-        .collect();
+    let lines = cells(ended.well());
     assert_eq!(
         lines[0],
         ["handler", "function", "takes", "retries", "limits", "at", "description"]

@@ -1,12 +1,11 @@
 //! `dead-letters`, alone and beside a ledger.
 
-use crate::{Place, checkouts, done_for, failure, row};
+use crate::{Place, cells, checkouts, done_for, failure, row};
 
 /// The names of the letters that there are.
 fn names(place: &Place) -> Vec<String> {
     let ended = place.run(&["dead-letters", "list"]);
-    let rows = ended.well().lines().filter(|line| line.starts_with('│')).skip(1);
-    rows.map(|line| line.trim_matches('│').split('┆').next().unwrap().trim().to_owned()).collect()
+    cells(ended.well()).iter().skip(1).map(|row| row[0].to_owned()).collect()
 }
 
 fn with_failed(number: usize, broken: &str) -> Place {
@@ -21,12 +20,7 @@ fn with_failed(number: usize, broken: &str) -> Place {
 fn letters_are_listed_and_shown() {
     let place = with_failed(2, "tell");
     let ended = place.run(&["dead-letters", "list"]);
-    let lines: Vec<Vec<&str>> = ended
-        .well()
-        .lines()
-        .filter(|line| line.starts_with('│'))
-        .map(|line| line.trim_matches('│').split('┆').map(str::trim).collect())
-        .collect();
+    let lines = cells(ended.well());
     assert_eq!(
         lines[0],
         ["letter", "failed at", "handler", "function", "run", "attempts", "error"]

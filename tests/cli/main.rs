@@ -282,13 +282,15 @@ fn done_for(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
     done
 }
 
+/// The rows of a table, the first with its heads.
+fn cells(out: &str) -> Vec<Vec<&str>> {
+    let rows = out.lines().filter(|line| line.starts_with('│'));
+    rows.map(|line| line.trim_matches('│').split('┆').map(str::trim).collect()).collect()
+}
+
 /// A row of a report: the handler's name and its numbers.
 #[track_caller]
 fn row<'a>(out: &'a str, handler: &str) -> Vec<&'a str> {
-    let cells = out.lines().map(|line| {
-        let line = line.trim_matches('│');
-        line.split('┆').map(str::trim).collect::<Vec<_>>()
-    });
-    let mut rows = cells.filter(|cells| cells[0] == handler);
+    let mut rows = cells(out).into_iter().filter(|cells| cells[0] == handler);
     rows.next().unwrap_or_else(|| panic!("no {handler} in\n{out}")).split_off(1)
 }
