@@ -174,6 +174,8 @@ impl Invoke {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
